@@ -1,0 +1,133 @@
+"""The multilayer network that every learning rule of the book trains.
+
+Layers are numbered l = 0..L. Each predicts the activity of the next,
+
+    mu_l = W_l phi(x_{l-1}) + b_l,        phi the identity on the input x_0,
+
+and the forward pass sets every activity to its prediction, x_l = mu_l. So an
+activity is what enters a neuron; its nonlinearity phi acts when the next layer reads
+it. Arrays are (batch, features), and W_l is (n_l, n_{l-1}).
+
+Conventions: book/conventions.md
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+class Layer(NamedTuple):
+    """The synapses that predict one layer: weights `W` (n_l, n_{l-1}) and biases `b` (n_l,)."""
+
+    W: Float[Array, "n_out n_in"]
+    b: Float[Array, "n_out"]
+
+
+Params = list[Layer]
+Activities = list[Float[Array, "batch _"]]
+
+
+class Function(NamedTuple):
+    """A function with its name and its slope: the derivative in its first argument, by hand."""
+
+    name: str
+    value: Callable[..., Array]
+    slope: Callable[..., Array]
+
+    def __call__(self, *args):
+        return self.value(*args)
+
+
+class Table(dict):
+    """Functions by name. Raises ValueError, with the names there are, for any other."""
+
+    def __init__(self, kind: str, *functions: Function):
+        super().__init__({f.name: f for f in functions})
+        self.kind = kind
+
+    def __missing__(self, name):
+        raise ValueError(f"{self.kind} = {name!r}: must be one of {', '.join(map(repr, self))}")
+
+
+ACTIVATIONS = Table(
+    "activation",
+    Function("identity", lambda x: x, jnp.ones_like),
+    Function("tanh", jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2),
+    Function("sigmoid", jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * (1 - jax.nn.sigmoid(x))),
+    Function("relu", jax.nn.relu, lambda x: jnp.where(x > 0, 1.0, 0.0).astype(x.dtype)),
+    Function("leaky relu", jax.nn.leaky_relu, lambda x: jnp.where(x >= 0, 1.0, 0.01).astype(x.dtype)),
+)
+
+# The loss of each sample: prediction (batch, n), target (batch, n) -> (batch,).
+LOSSES = Table(
+    "loss",
+    Function("squared error", lambda mu, y: ((y - mu) ** 2).sum(-1) / 2, lambda mu, y: mu - y),
+    Function(
+        "cross entropy",
+        lambda mu, y: -(y * jax.nn.log_softmax(mu)).sum(-1),
+        lambda mu, y: jax.nn.softmax(mu) * y.sum(-1, keepdims=True) - y,
+    ),
+)
+
+
+def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
+    """Draw a network with layers of `sizes` units: W ~ N(0, 1/n_{l-1}), b = 0.
+
+    The scale keeps the variance of an activity the same from layer to layer
+    (LeCun et al. 1998, sec. 4.6). Raises ValueError unless there are two layers or
+    more, of one unit or more.
+    """
+    if len(sizes) < 2 or any(n < 1 for n in sizes):
+        raise ValueError(f"sizes = {tuple(sizes)}: must be two or more layers of at least one unit")
+    keys = jax.random.split(key, len(sizes) - 1)
+    return [
+        Layer(jax.random.normal(k, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
+        for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    ]
+
+
+def firing(xs: Activities, activation: str = "tanh") -> Activities:
+    """What the layers above read: the input x_0 itself, and phi(x_l) from there on."""
+    phi = ACTIVATIONS[activation]
+    return [xs[0], *(phi(x) for x in xs[1:])]
+
+
+def predict(layer: Layer, r: Float[Array, "batch n_in"]) -> Float[Array, "batch n_out"]:
+    """The prediction mu = W r + b that a layer makes from the firing `r` below it."""
+    return r @ layer.W.T + layer.b
+
+
+def activities(params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh") -> Activities:
+    """Forward pass: the activities x_0..x_L, each set to its prediction.
+
+    Raises ValueError if `x` does not fit the first layer, or for an unknown activation.
+    """
+    phi = ACTIVATIONS[activation]
+    check_width("x", x, params[0].W.shape[1], "input")
+    xs = [x, predict(params[0], x)]
+    for layer in params[1:]:
+        xs.append(predict(layer, phi(xs[-1])))
+    return xs
+
+
+def forward(params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh") -> Float[Array, "batch n_L"]:
+    """The network's prediction mu_L of its output."""
+    return activities(params, x, activation)[-1]
+
+
+def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -> Layer:
+    """Product of what a synapse's two ends know, `delta` after it and firing `r` before it.
+
+    The mean over the batch of delta r^T for W, and of delta for b.
+    """
+    return Layer(delta.T @ r / len(r), delta.mean(0))
+
+
+def check_width(argument: str, array: Array, width: int, layer: str) -> None:
+    """Raise ValueError unless `array` has a row a sample and `width` columns."""
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"{argument} has shape {array.shape}: must be (batch, {width}), as the {layer} layer is wide")

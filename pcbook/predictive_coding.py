@@ -1,0 +1,194 @@
+"""Predictive coding: perceive first, then learn, and do both with what is at hand.
+
+Every layer predicts the one above it. The error of a prediction is the activity that it
+failed to explain, and the energy is the sum of their squares,
+
+    mu_l = W_l phi(x_{l-1}) + b_l,        e_l = x_l - mu_l,
+    F = sum_{l<L} |e_l|^2 / 2 + pi loss(mu_L, y),        e_L := -pi dloss/dmu_L.
+
+Inference lets the activities descend the energy with input and target held fixed,
+
+    dx_l/dt = -dF/dx_l = -e_l + (e_{l+1} W_{l+1}) * phi'(x_l),
+
+and learning then descends it once in the weights, dW_l = e_l phi(x_{l-1})^T. Both need
+only what a layer and its neighbours carry (Whittington & Bogacz 2017, eqs. 2.12 to 2.18).
+
+Chapter: book/foundations/predictive_coding.ipynb
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from pcbook.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Layer,
+    Params,
+    activities,
+    check_width,
+    firing,
+    forward,
+    hebbian,
+    predict,
+)
+from pcbook.rules import Rule, stateless
+
+
+def rule(
+    steps: int = 20,
+    rate: float = 0.1,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: float = 1.0,
+) -> Rule:
+    """Learn by predictive coding: infer the activities, then update the weights once.
+
+    `steps` Euler steps of size `rate` from the forward pass. The loss returned is that of
+    the forward pass, as in backprop: a prediction made before the target was seen.
+    Raises ValueError for steps < 1, rate <= 0, precision <= 0 or an unknown name.
+    """
+    check_inference(steps, rate, precision)
+    output_loss = LOSSES[loss]
+    model = {"activation": activation, "loss": loss, "precision": precision}
+
+    def gradient(params, state, x, y, key):
+        value = output_loss(forward(params, x, activation), y).mean()
+        xs = infer(params, x, y, steps=steps, rate=rate, **model)
+        es = errors(params, xs, y, **model)
+        return value, weight_gradients(xs, es, activation), state
+
+    return Rule("predictive coding", stateless, gradient, lambda params, x: forward(params, x, activation))
+
+
+def errors(
+    params: Params,
+    xs: Activities,
+    y: Float[Array, "batch n_L"],
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: float = 1.0,
+) -> Activities:
+    """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`."""
+    mus = [predict(layer, r) for layer, r in zip(params, firing(xs, activation), strict=True)]
+    hidden = [x - mu for x, mu in zip(xs[1:], mus[:-1], strict=True)]
+    return [*hidden, -precision * LOSSES[loss].slope(mus[-1], y)]
+
+
+def energy(
+    params: Params,
+    xs: Activities,
+    y: Float[Array, "batch n_L"],
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: float = 1.0,
+) -> Float[Array, " batch"]:
+    """The energy F of each sample: squared prediction errors of the hidden layers, and the loss."""
+    *hidden, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation), strict=True)]
+    explained = sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], hidden, strict=True))
+    return explained + precision * LOSSES[loss](mu, y)
+
+
+def velocities(params: Params, xs: Activities, es: Activities, activation: str = "tanh") -> Activities:
+    """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
+
+    A layer is pulled to the prediction from below and pushed to explain the error above.
+    Nothing predicts the input x_0: it feels the error above alone.
+    """
+    phi = ACTIVATIONS[activation]
+    hidden = [
+        -e + (above @ layer.W) * phi.slope(x)
+        for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:], strict=True)
+    ]
+    return [es[0] @ params[0].W, *hidden]
+
+
+def infer(
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"],
+    *,
+    steps: int = 20,
+    rate: float = 0.1,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: float = 1.0,
+    trajectory: bool = False,
+) -> Activities:
+    """Descend the energy in the activities, with input and target clamped.
+
+    `steps` Euler steps of size `rate` from the forward pass. Returns x_0..x_{L-1}, or with
+    `trajectory` the same with a leading axis of the steps + 1 moments. Raises ValueError
+    for steps < 1, rate <= 0, precision <= 0, an unknown name, or a shape that does not fit.
+    """
+    check_inference(steps, rate, precision)
+    check_width("y", y, len(params[-1].b), "output")
+
+    def step(xs, _):
+        es = errors(params, xs, y, activation, loss, precision)
+        vs = velocities(params, xs, es, activation)
+        xs = [x, *(h + rate * v for h, v in zip(xs[1:], vs[1:], strict=True))]
+        return xs, xs if trajectory else None
+
+    start = activities(params, x, activation)[:-1]
+    end, path = lax.scan(step, start, length=steps)
+    if not trajectory:
+        return end
+    return [jnp.concatenate([first[None], rest]) for first, rest in zip(start, path, strict=True)]
+
+
+def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -> list[Layer]:
+    """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse."""
+    return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation), strict=True)]
+
+
+def check_inference(steps: int, rate: float, precision: float) -> None:
+    """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps = {steps}: must be an integer of at least 1")
+    for name, value in (("rate", rate), ("precision", precision)):
+        if not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
+            raise ValueError(f"{name} = {value}: must be a positive number")
+
+
+def imagine(
+    params: Params,
+    y: Float[Array, "batch n_L"],
+    prior: Float[Array, " n_0"],
+    *,
+    steps: int,
+    rate: float,
+    activation: str = "tanh",
+) -> Float[Array, "batch n_0"]:
+    """Run the network in reverse: clamp the output and infer the input that would explain it.
+
+    The input is held near a Gaussian prior of unit variance, e_0 = x_0 - prior, and starts there.
+    """
+    def step(xs, _):
+        es = errors(params, xs, y, activation)
+        vs = velocities(params, xs, es, activation)
+        vs[0] = vs[0] - (xs[0] - prior)
+        return [x + rate * v for x, v in zip(xs, vs, strict=True)], None
+
+    start = activities(params, jnp.broadcast_to(prior, (len(y), len(prior))), activation)[:-1]
+    return lax.scan(step, start, length=steps)[0][0]
+
+
+def equilibrated_energy(
+    params: Params, x: Float[Array, "batch n_0"], y: Float[Array, "batch n_L"], precision: float = 1.0
+) -> Float[Array, " batch"]:
+    """The energy at the equilibrium of a linear network, in closed form.
+
+    F* = e^T S^-1 e / 2 with the output's error e = y - mu_L of the forward pass and
+    S = I / pi + sum_l P_l P_l^T, P_l = W_L .. W_{l+1}: the loss, divided by the variance
+    that the hidden layers lend to the output (Innocenti et al. 2024, theorem 1).
+    """
+    e = y - forward(params, x, "identity")
+    P = jnp.eye(y.shape[1])
+    S = P / precision
+    for layer in params[:0:-1]:
+        P = P @ layer.W
+        S = S + P @ P.T
+    return (e * jnp.linalg.solve(S, e.T).T).sum(-1) / 2

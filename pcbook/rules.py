@@ -1,0 +1,219 @@
+"""What a learning rule is, and the one loop that trains with any of them.
+
+A rule is a pair of pure functions, in the manner of optax:
+
+    state = init(key, params)                                       synapses of its own
+    loss, update, state = gradient(params, state, x, y, key)        as jax.value_and_grad
+
+Backprop, feedback alignment, predictive coding: each is one of these, so `fit` trains
+them all, `compare` puts them into one table, and nothing but the rule changes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import random
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, Key
+from tqdm.auto import tqdm
+
+from pcbook import network
+from pcbook.data import Dataset
+
+
+class Rule(NamedTuple):
+    """A learning rule.
+
+    `init(key, params)` makes the state: synapses that the rule has beside the network's,
+    `()` where there are none. `gradient(params, state, x, y, key)` returns the mean loss
+    of a batch, the update that an optimiser descends, shaped as `params`, and the new
+    state; `y` is (batch, n_L). `predict(params, x)` is the output, (batch, n_L).
+    """
+
+    name: str
+    init: Callable[..., Any]
+    gradient: Callable[..., tuple[Array, Any, Any]]
+    predict: Callable[..., Array]
+
+
+class History(NamedTuple):
+    """Mean training loss and test accuracy (0 to 1) after each epoch."""
+
+    loss: Float[np.ndarray, " epochs"]
+    accuracy: Float[np.ndarray, " epochs"]
+
+
+class Fit(NamedTuple):
+    """What training leaves behind."""
+
+    params: Any
+    state: Any
+    history: History
+
+
+def stateless(key, params) -> tuple:
+    """The `init` of a rule that has no synapses of its own."""
+    return ()
+
+
+def accuracy(rule: Rule, params, x: Float[Array, "n pixels"], y: Int[Array, " n"]) -> Float[Array, ""]:
+    """Share of the images `x` whose largest output is the label `y`; chance is 1 / classes."""
+    return (rule.predict(params, x).argmax(-1) == y).mean()
+
+
+def fit(
+    rule: Rule,
+    params,
+    dataset: Dataset,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    key: Key[Array, ""],
+    progress: bool = True,
+) -> Fit:
+    """Train `params` with a rule, an optax optimiser and shuffled mini-batches.
+
+    The images that do not fill the last batch of an epoch sit that epoch out. `params`
+    is left as it was. Raises ValueError for epochs or batch_size that do not fit, images
+    that are not as wide as the input and labels without an output.
+    """
+    classes = _check(rule, params, dataset, epochs, batch_size)
+    y = jax.nn.one_hot(dataset.y_train, classes)
+    init_key, key = random.split(key)
+    params = jax.tree.map(jnp.copy, params)
+    carry = (params, rule.init(init_key, params), optimizer.init(params))
+    rows = []
+    for epoch_key in tqdm(random.split(key, epochs), desc=rule.name, unit="epoch", disable=not progress, leave=False):
+        carry, loss = _jitted_epoch(rule, optimizer, batch_size, carry, dataset.x_train, y, epoch_key)
+        rows.append((loss, _jitted_accuracy(rule, carry[0], dataset.x_test, dataset.y_test)))
+    return Fit(carry[0], carry[1], History(*np.array(rows).T))
+
+
+def _epoch(rule, optimizer, batch_size, carry, x, y, key):
+    """Every batch of the shuffled images once: the carry, and the mean loss."""
+    shuffle_key, key = random.split(key)
+    batches = len(x) // batch_size
+    order = random.permutation(shuffle_key, len(x))[: batches * batch_size].reshape(batches, batch_size)
+
+    def step(carry, batch):
+        params, state, memory = carry
+        rows, key = batch
+        loss, update, state = rule.gradient(params, state, x[rows], y[rows], key)
+        update, memory = optimizer.update(update, memory, params)
+        return (optax.apply_updates(params, update), state, memory), loss
+
+    carry, losses = jax.lax.scan(step, carry, (order, random.split(key, batches)))
+    return carry, losses.mean()
+
+
+_jitted_epoch = jax.jit(_epoch, static_argnums=(0, 1, 2), donate_argnums=3)
+_jitted_accuracy = jax.jit(accuracy, static_argnums=0)
+
+
+def _check(rule, params, dataset, epochs, batch_size):
+    """The number of outputs, once everything fits."""
+    if epochs < 1:
+        raise ValueError(f"epochs = {epochs}: must be at least 1")
+    if not 1 <= batch_size <= len(dataset.x_train):
+        raise ValueError(f"batch_size = {batch_size}: must be 1 to {len(dataset.x_train)}, the number of images")
+    classes = jax.eval_shape(rule.predict, params, dataset.x_train[:1]).shape[1]
+    for name in ("y_train", "y_test"):
+        if (largest := getattr(dataset, name).max()) >= classes:
+            raise ValueError(f"{name} holds the label {largest}: must be 0 to {classes - 1}, one for each output")
+    return classes
+
+
+class Comparison(NamedTuple):
+    """Accuracy of every rule at every learning rate, seed and epoch.
+
+    `validation` and `test` are (rules, rates, seeds, epochs), from 0 to 1.
+    """
+
+    names: tuple[str, ...]
+    rates: tuple[float, ...]
+    validation: Float[np.ndarray, "rules rates seeds epochs"]
+    test: Float[np.ndarray, "rules rates seeds epochs"]
+
+    @property
+    def best(self) -> Int[np.ndarray, " rules"]:
+        """Which rate each rule prefers: that of the highest final validation accuracy."""
+        return self.validation[..., -1].mean(-1).argmax(1)
+
+    def curves(self) -> Float[np.ndarray, "rules seeds epochs"]:
+        """Test accuracy of each rule at its best rate."""
+        return self.test[np.arange(len(self.names)), self.best]
+
+    def table(self) -> str:
+        """Final test accuracy in %, mean over seeds, at every rate; * marks the best rate."""
+        width = max(map(len, self.names))
+        lines = [" " * width + "".join(f"{rate:>9g}" for rate in self.rates) + "   test % (mean ± sd over seeds)"]
+        for name, accuracies, best in zip(self.names, 100 * self.test[..., -1], self.best, strict=True):
+            cells = "".join(f"{a:>8.1f}{'*' if i == best else ' '}" for i, a in enumerate(accuracies.mean(1)))
+            lines.append(f"{name:{width}}{cells}  {accuracies[best].mean():.1f} ± {accuracies[best].std():.1f}")
+        return "\n".join(lines)
+
+    def plot(self, ax) -> None:
+        """Draw the test accuracy in % against epochs: the mean over seeds, and their range."""
+        epochs = np.arange(1, self.test.shape[-1] + 1)
+        for name, curves in zip(self.names, 100 * self.curves(), strict=True):
+            (line,) = ax.plot(epochs, curves.mean(0), label=name)
+            ax.fill_between(epochs, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.2)
+        ax.set(xlabel="epoch", ylabel="test accuracy (%)")
+        ax.legend()
+
+
+def compare(
+    rules: Sequence[Rule],
+    sizes: Sequence[int],
+    dataset: Dataset,
+    *,
+    rates: Sequence[float],
+    seeds: int = 5,
+    optimizer: Callable[[float], optax.GradientTransformation] = optax.adam,
+    epochs: int = 10,
+    batch_size: int = 32,
+    key: Key[Array, ""],
+    progress: bool = True,
+) -> Comparison:
+    """Train networks of `sizes` by every rule, at every learning rate, from several seeds.
+
+    Every rule starts from the same weights and sees the same batches. Each seed holds out
+    a fifth of the training images, which choose the rate: the test images choose nothing.
+    """
+    grid, keys = jnp.array(rates, jnp.float32), random.split(key, seeds)
+    results = []
+    for rule in tqdm(rules, desc="rules", disable=not progress, leave=False):
+        run = partial(_run, rule, tuple(sizes), dataset, optimizer, epochs, batch_size)
+        results.append(jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(grid, keys))
+    validation, test = (np.stack(part) for part in zip(*results, strict=True))
+    return Comparison(tuple(rule.name for rule in rules), tuple(rates), validation, test)
+
+
+def _run(rule, sizes, dataset, optimizer, epochs, batch_size, rate, key):
+    """One training: the accuracy on held-out and on test images after every epoch."""
+    split_key, param_key, state_key, key = random.split(key, 4)
+    params = network.init(param_key, sizes)
+    classes = _check(rule, params, dataset, epochs, batch_size)
+    x, labels = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    held_out, rest = jnp.split(random.permutation(split_key, len(x)), [len(x) // 5])
+    y, step_size = jax.nn.one_hot(labels, classes), optimizer(rate)
+
+    def epoch(carry, key):
+        carry, _ = _epoch(rule, step_size, batch_size, carry, x[rest], y[rest], key)
+        validation = accuracy(rule, carry[0], x[held_out], labels[held_out])
+        return carry, (validation, accuracy(rule, carry[0], dataset.x_test, dataset.y_test))
+
+    carry = (params, rule.init(state_key, params), step_size.init(params))
+    return jax.lax.scan(epoch, carry, random.split(key, epochs))[1]
+
+
+def angle(update, other) -> Float[Array, ""]:
+    """Degrees between two updates: 0 the same direction, 90 nothing in common, 180 opposite."""
+    a, b = (u / jnp.linalg.norm(u) for u, _ in map(ravel_pytree, (update, other)))
+    return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))

@@ -61,7 +61,7 @@ def explore(draw: Callable[..., Figure], *, alt: str | Callable[..., str], **cho
     combinations = list(itertools.product(*choices.values()))
     with plt.style.context(INKS):
         for values in tqdm(combinations, desc="drawing", unit="frame", delay=2, leave=False):
-            named = dict(zip(choices, values, strict=True))
+            named = dict(zip(choices, values))
             sentence = alt(**named) if callable(alt) else alt.format(**named)
             frames[values] = Picture(draw(**named), sentence)
     return Exploration(choices, frames)

@@ -163,14 +163,18 @@ def cached(store, notebook) -> bool:
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> ExecutionResult:
-    return single_nb_execution(notebook, cwd=str(folder), timeout=300, allow_errors=False)
+    """Run a notebook in a kernel of its own, one that says nothing but errors."""
+    quietly = ["--IPKernelApp.log_level=ERROR"]
+    return single_nb_execution(
+        notebook, cwd=str(folder), timeout=300, allow_errors=False, extra_arguments=quietly
+    )
 
 
 def build_pages() -> None:
     """Make the HTML, with warnings as errors."""
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "--all", "-q"]
-    built = subprocess.run([*command, "-W", "-n", "--keep-going"], check=False)
-    if built.returncode:
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    strictly = ["--all", "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run([jupyter_book, "build", ".", *strictly], check=False).returncode:
         sys.exit("The pages were not built: see the warnings above.")
 
 

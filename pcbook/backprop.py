@@ -47,7 +47,7 @@ def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
 
     def gradient(params, state, x, y, key):
         xs = activities(params, x, activation)
-        check_width("y", y, xs[-1].shape[1], "output")
+        check_width("y", y, xs[-1].shape[1], "output", len(x))
         ds = deltas(params, xs, output_loss.slope(xs[-1], y), activation)
         return output_loss(xs[-1], y).mean(), weight_gradients(xs, ds, activation), state
 

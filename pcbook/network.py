@@ -141,10 +141,12 @@ def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -
     return Layer(delta.T @ r / len(r), delta.mean(0))
 
 
-def check_width(argument: str, array: Array, width: int, layer: str) -> None:
-    """Raise ValueError unless `array` has a row a sample and `width` columns."""
-    if array.ndim != 2 or array.shape[1] != width:
+def check_width(
+    argument: str, array: Array, width: int, layer: str, batch: int | str = "batch"
+) -> None:
+    """Raise ValueError unless `array` has `width` columns and a row a sample."""
+    if array.ndim != 2 or array.shape[1] != width or batch not in ("batch", len(array)):
         raise ValueError(
-            f"{argument} has shape {array.shape}: must be (batch, {width}), "
+            f"{argument} has shape {array.shape}: must be ({batch}, {width}), "
             f"{width} being the width of the {layer} layer"
         )

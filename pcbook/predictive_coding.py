@@ -17,6 +17,7 @@ Chapter: book/foundations/predictive_coding.ipynb
 """
 
 from functools import cache
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +60,9 @@ def rule(
     model = {"activation": activation, "loss": loss, "precision": precision}
 
     def gradient(params, state, x, y, key):
-        value = output_loss(forward(params, x, activation), y).mean()
         xs = infer(params, x, y, steps=steps, rate=rate, **model)
         es = errors(params, xs, y, **model)
+        value = output_loss(forward(params, x, activation), y).mean()
         return value, weight_gradients(xs, es, activation), state
 
     return Rule("predictive coding", stateless, gradient, predictor(activation))
@@ -136,7 +137,7 @@ def infer(
     """
     check_inference(steps, rate, precision)
     if y is not None:
-        check_width("y", y, len(params[-1].b), "output")
+        check_width("y", y, len(params[-1].b), "output", len(x))
 
     def step(xs, _):
         es = errors(params, xs, y, activation, loss, precision)
@@ -186,7 +187,7 @@ def infer_size(
 
 def check_inference(steps: int, rate: float, precision: float) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
-    if steps < 1 or steps != int(steps):
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps = {steps}: must be an integer of at least 1")
     for name, value in (("rate", rate), ("precision", precision)):
         if not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
@@ -206,6 +207,7 @@ def imagine(
 
     The input is held near a Gaussian prior of unit variance, e_0 = x_0 - prior, and starts there.
     """
+    check_inference(steps, rate, 1.0)
 
     def step(xs, _):
         es = errors(params, xs, y, activation)

@@ -20,7 +20,7 @@ import optax
 from jax import random
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pcbook import network
 from pcbook.data import Dataset

@@ -76,7 +76,7 @@ def test_a_claim_is_checked_once_in_its_chapter_and_stands_in_the_ledger(pages, 
 
 def words(text: str) -> str:
     """The letters and figures of a text, whatever the typography around them."""
-    return re.sub(r"&\w+;|[\W_]+", " ", text)
+    return " ".join(re.sub(r"&\w+;|[\W_]", " ", text).split())
 
 
 # --- running again ---
@@ -146,6 +146,6 @@ def test_a_cell_that_fails_fails_the_build_with_its_traceback(tmp_path, monkeypa
     monkeypatch.setattr(book, "KEYS", tmp_path / "cache/keys.json")
     path = tmp_path / "failing.ipynb"
     nbformat.write(failing, path)
-    with pytest.raises(SystemExit, match="ZeroDivisionError: division by zero"):
+    with pytest.raises(SystemExit, match=r"ZeroDivisionError.*division by zero"):
         book.run_chapters([path])
     assert "failing.ipynb FAILED" in capsys.readouterr().out

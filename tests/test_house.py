@@ -189,5 +189,11 @@ def test_the_wheel_carries_the_claims_and_the_inks(tmp_path):
 def test_help_tells_of_every_command():
     makefile = (ROOT / "Makefile").read_text()
     commands = re.search(r"\.PHONY: (.*)", makefile)[1].split()
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [line.split()[0] for line in told.stdout.splitlines()] == commands

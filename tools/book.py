@@ -1,0 +1,178 @@
+"""Build the book: run the chapters whose inputs have changed, two at a time, then make the pages.
+
+Jupyter Book runs a notebook again only when its own code changes. A chapter also
+depends on the modules of `pcbook` that it imports (and those that they import), on
+its claims, on small files of `results/` and on the pinned packages. All of that
+makes the chapter's key here; a chapter whose key has changed is dropped from the
+cache, and is run again. A cell that fails fails the build, with its traceback.
+
+    python tools/book.py
+"""
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+
+import grimp
+import nbformat
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "_build" / ".jupyter_cache"
+KEYS = CACHE / "keys.json"
+PAGES = ROOT / "_build" / "html"
+AT_A_TIME = 2
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars are for readers, not for pages
+    run_chapters(chapters())
+    build_pages()
+    print(f"\nThe book is at {PAGES / 'index.html'}\nRead it there, or with `make serve`.")
+
+
+def chapters() -> list[Path]:
+    """The notebooks of the table of contents, relative to the root."""
+    toc = yaml.safe_load(Path("_toc.yml").read_text())
+    files = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [path for file in files if (path := Path(f"{file}.ipynb")).exists()]
+
+
+# --- what a chapter depends on ---
+
+
+def key(chapter: Path, notebook: nbformat.NotebookNode) -> str:
+    """A digest of everything that the chapter's outputs depend on."""
+    cells = [(c.source, c.metadata) for c in notebook.cells if c.cell_type == "code"]
+    code = "\n".join(source for source, _ in cells)
+    modules = sorted(closure(imported(code) | own_modules(chapter)))
+    claims = yaml.safe_load(Path("book/claims.yml").read_text()) or []
+    parts = [
+        json.dumps(cells),
+        json.dumps([claim for claim in claims if claim["chapter"] == chapter.stem]),
+        sys.version,
+        *(file.read_text() for file in [Path("requirements.txt"), *map(source, modules)]),
+        *(digest(file) for file in package_data()),
+        *(digest(file) for file in Path("results").rglob("*") if file.name in code),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def imported(code: str) -> set[str]:
+    """The modules of pcbook that a chapter's code names; all of them if it takes pcbook whole."""
+    names = set()
+    for node in ast.walk(ast.parse(TransformerManager().transform_cell(code))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {node.module} - {"pcbook"}
+    modules = graph().modules
+    return modules if names & {"pcbook", "pcbook.*"} else names & modules
+
+
+def own_modules(chapter: Path) -> set[str]:
+    """The module that backs the chapter, and the one that checks its exercises."""
+    return {f"pcbook.{chapter.stem}", f"pcbook.exercises.{chapter.stem}"} & graph().modules
+
+
+def closure(modules: set[str]) -> set[str]:
+    """The modules and all that they import, with the packages that hold them."""
+    reached = set(modules)
+    for module in modules:
+        reached |= graph().find_upstream_modules(module)
+    return reached | {name.rpartition(".")[0] for name in reached if "." in name} | {"pcbook"}
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    """Which module of pcbook imports which."""
+    return grimp.build_graph("pcbook", cache_dir=None)
+
+
+def source(module: str) -> Path:
+    path = Path(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def package_data() -> list[Path]:
+    """The files of the package that are not Python."""
+    return sorted(
+        path
+        for path in Path("pcbook").rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    )
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+# --- running them ---
+
+
+def run_chapters(chapters: list[Path]) -> None:
+    """Bring the cache up to date, or exit with the tracebacks of the cells that failed."""
+    store = get_cache(str(CACHE))
+    keys = json.loads(KEYS.read_text()) if KEYS.exists() else {}
+    notebooks = {chapter: nbformat.read(chapter, as_version=4) for chapter in chapters}
+    wanted = {chapter: key(chapter, notebook) for chapter, notebook in notebooks.items()}
+    stale = {
+        chapter: notebook
+        for chapter, notebook in notebooks.items()
+        if keys.get(str(chapter)) != wanted[chapter] or not cached(store, notebook)
+    }
+    print(f"{len(chapters)} notebooks, {len(stale)} to run", flush=True)
+    failures = []
+    with ProcessPoolExecutor(AT_A_TIME) as pool:
+        running = {
+            pool.submit(execute, notebook, chapter.parent): chapter
+            for chapter, notebook in stale.items()
+        }
+        for done, future in enumerate(as_completed(running), 1):
+            chapter, result = running[future], future.result()
+            verdict = "FAILED after" if result.err else "ran in"
+            print(f"[{done}/{len(stale)}] {chapter} {verdict} {result.time:.0f} s", flush=True)
+            if result.err:
+                failures.append(f"{chapter}\n{result.exc_string}")
+                continue
+            bundle = CacheBundleIn(result.nb, str(chapter), data={"execution_seconds": result.time})
+            store.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            keys[str(chapter)] = wanted[chapter]
+            KEYS.write_text(json.dumps(keys, indent=1))
+    if failures:
+        sys.exit("\n\n".join(failures))
+
+
+def cached(store, notebook) -> bool:
+    try:
+        return bool(store.match_cache_notebook(notebook))
+    except KeyError:
+        return False
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> ExecutionResult:
+    return single_nb_execution(notebook, cwd=str(folder), timeout=300, allow_errors=False)
+
+
+def build_pages() -> None:
+    """Make the HTML, with warnings as errors."""
+    command = [sys.executable, "-m", "jupyter_book", "build", ".", "--all", "-q"]
+    built = subprocess.run([*command, "-W", "-n", "--keep-going"], check=False)
+    if built.returncode:
+        sys.exit("The pages were not built: see the warnings above.")
+
+
+if __name__ == "__main__":
+    main()

@@ -178,6 +178,70 @@ def trace(loss: Callable, *, vertices: str | Sequence[str] = "products", **optio
     return traced
 
 
+def draw(graph: Trace, errors: Sequence | None = None, *, most: float | None = None) -> Figure:
+    """The picture of a graph: a disc for each vertex, the loss at the right, an arrow for each edge.
+
+    A vertex in a scan is a row of discs, one a time step. The larger a disc, the larger the
+    error in `errors` (one array a vertex, as from `errors` at one moment): its area goes with the
+    root mean square over `most`, by default that of the largest.
+    """
+    places, times = _places(graph)
+    figure, axes = explore.figure(height=max(2.0, 0.6 + 0.45 * (1 + max(abs(y) for _, y in places.values()))))
+    for (a, b), curve in _edges(graph, times):
+        arrow = {"arrowstyle": "-|>", "alpha": 0.45, "shrinkA": 4, "shrinkB": 4, "connectionstyle": f"arc3,rad={curve}"}
+        axes.annotate("", places[b], places[a], arrowprops={"color": "C7", **arrow})
+    axes.scatter(*zip(*places.values()), s=14, color="C7", zorder=3)
+    if errors is not None:
+        size = {}
+        for i, e in enumerate(errors):
+            e = np.asarray(e, float).reshape(times[i], -1)
+            size |= {(i, t): math.sqrt((row**2).mean()) for t, row in enumerate(e)}
+        most = most or max(size.values()) or 1.0
+        area = [14 + 260 * min(1.0, size[who] / most) for who in size]
+        shown = [who for who in size if size[who] > 0]
+        axes.scatter(*zip(*(places[who] for who in size)), s=area, color="C1", alpha=[1.0 * (who in shown) for who in size], zorder=4)
+    axes.plot(*places[None], marker="s", color="C0", markersize=9, zorder=4)
+    axes.annotate("loss", places[None], (0, 10), textcoords="offset points", ha="center")
+    axes.margins(0.08, 0.2)
+    axes.axis("off")
+    return figure
+
+
+def _places(graph):
+    """Where each vertex stands at each of its times, and how many times these are."""
+    times = [v.steps for v in graph]
+    places, last = {}, max(times) if max(times) > 1 else 0
+    column = {}
+    for i, v in enumerate(graph):
+        column.setdefault(-1 if last else v.depth, []).append(i)
+    for members in column.values():
+        for row, i in enumerate(members):
+            y = (len(members) - 1) / 2 - row
+            for t in range(times[i]):
+                places[i, t] = (t if times[i] > 1 else last - graph[i].depth - (last > 0) * 0.0, y)
+    places[None] = (last + 1 if last else 1, 0.0)
+    return places, times
+
+
+def _edges(graph, times):
+    """Pairs of places, from parent to child, and how much the arrow between them bends."""
+    for child, parents in [*enumerate(graph.parents), (None, graph.read_by_loss)]:
+        for parent in parents:
+            n, m = times[parent], 1 if child is None else times[child]
+            bend = 0.0
+            if child is None:
+                pairs = [((parent, t), None) for t in range(n)]
+                bend = 0.15 if graph[parent].depth else 0.0
+            elif n > 1 and m == n:
+                late = int(parent >= child)
+                pairs = [((parent, t), (child, t + late)) for t in range(n - late)]
+            else:
+                pairs = [((parent, n - 1), (child, 0))]
+                bend = 0.25 if graph[parent].depth - graph[child].depth > 1 else 0.0
+            for pair in pairs:
+                yield pair, bend
+
+
 # ---------------------------------------------------------------------------- the three methods
 
 

@@ -22,7 +22,7 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 PRODUCTS = {"dot_general": "product", "conv_general_dilated": "convolution"}
-NAME = "name"
+NAME, STOP = "name", "stop_gradient"
 WRITTEN_OUT = {"jit", "pjit", "closed_call", "core_call"}
 SAME_NUMBERS = {"reshape", "transpose", "squeeze", "convert_element_type"}
 SUMS = {"add", "add_any"}
@@ -331,7 +331,7 @@ def choose(program: Program, vertices) -> dict:
     active, live = set(), set()
 
     def reached(number, op, value):
-        value = value and op.name != "stop_gradient" and inexact(op.eqn.outvars[op.outs.index(number)].aval)
+        value = value and op.name != STOP and inexact(op.eqn.outvars[op.outs.index(number)].aval)
         if value:
             active.add(number)
         return value
@@ -339,7 +339,7 @@ def choose(program: Program, vertices) -> dict:
     def read_by_loss(number, op, value):
         if value:
             live.add(number)
-        return value
+        return value and op.name != STOP
 
     forward(program, [True] * len(program.ins), any, reached)
     backward(program, [True] + [False] * (len(program.outs) - 1), any, read_by_loss)
@@ -470,7 +470,7 @@ def depths(program: Program, vertices) -> dict:
         if number in vertices and value >= 0:
             depth[number] = max(depth.get(number, 0), value)
             value += 1
-        return value
+        return -1 if op.name == STOP else value
 
     backward(program, [0] + [-1] * (len(program.outs) - 1), lambda values: max(values, default=-1), note)
     return depth
@@ -482,7 +482,7 @@ def parents(program: Program, vertices) -> dict:
 
     def note(number, op, value):
         if number not in vertices:
-            return value
+            return frozenset() if op.name == STOP else value
         read_by[number] = read_by.get(number, frozenset()) | value
         return frozenset([number])
 

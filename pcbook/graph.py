@@ -38,7 +38,7 @@ def value_and_grad(
     *,
     method: str = "z-il",
     steps: int | None = None,
-    rate: float = 1.0,
+    rate: float | int = 1.0,
     vertices: str | Sequence[str] = "products",
     has_aux: bool = False,
     argnums: int | Sequence[int] = 0,
@@ -114,7 +114,7 @@ def errors(
     loss: Callable,
     *,
     steps: int | None = None,
-    rate: float = 1.0,
+    rate: float | int = 1.0,
     vertices: str | Sequence[str] = "products",
     **options,
 ) -> Callable:

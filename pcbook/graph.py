@@ -16,7 +16,7 @@ waits for a signal from the far end of the graph, and none knows that there is o
     loss, gradient = jax.value_and_grad(loss)(params, x, y)          before
     loss, gradient = graph.value_and_grad(loss)(params, x, y)        after
 
-Chapter: book/predictive_coding/graph.ipynb
+Chapter: book/foundations/graph.ipynb
 """
 
 import math
@@ -186,40 +186,39 @@ def draw(graph: Trace, errors: Sequence | None = None, *, most: float | None = N
     root mean square over `most`, by default that of the largest.
     """
     places, times = _places(graph)
-    figure, axes = explore.figure(height=max(2.0, 0.6 + 0.45 * (1 + max(abs(y) for _, y in places.values()))))
-    for (a, b), curve in _edges(graph, times):
-        arrow = {"arrowstyle": "-|>", "alpha": 0.45, "shrinkA": 4, "shrinkB": 4, "connectionstyle": f"arc3,rad={curve}"}
-        axes.annotate("", places[b], places[a], arrowprops={"color": "C7", **arrow})
-    axes.scatter(*zip(*places.values()), s=14, color="C7", zorder=3)
+    rows = 1 + 2 * max(abs(y) for _, y in places.values())
+    figure, axes = explore.figure(height=1.4 + 0.4 * rows)
+    for (a, b), bend in _edges(graph, times):
+        style = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 4, "shrinkB": 4}
+        axes.annotate("", places[b], places[a], arrowprops={"color": "0.46", "alpha": 0.5, **style})
+    axes.scatter(*zip(*places.values()), s=14, color="0.46", zorder=3)
     if errors is not None:
-        size = {}
+        sizes = {}
         for i, e in enumerate(errors):
-            e = np.asarray(e, float).reshape(times[i], -1)
-            size |= {(i, t): math.sqrt((row**2).mean()) for t, row in enumerate(e)}
-        most = most or max(size.values()) or 1.0
-        area = [14 + 260 * min(1.0, size[who] / most) for who in size]
-        shown = [who for who in size if size[who] > 0]
-        axes.scatter(*zip(*(places[who] for who in size)), s=area, color="C1", alpha=[1.0 * (who in shown) for who in size], zorder=4)
-    axes.plot(*places[None], marker="s", color="C0", markersize=9, zorder=4)
+            squares = np.square(np.asarray(e, float)).reshape(times[i], -1).mean(1)
+            sizes |= {places[i, t]: math.sqrt(square) for t, square in enumerate(squares)}
+        most = most or max(sizes.values()) or 1.0
+        area = [260 * min(1.0, size / most) for size in sizes.values()]
+        axes.scatter(*zip(*sizes), s=area, color="C1", zorder=4)
+    axes.plot(*places[None], marker="s", color="C0", markersize=9, zorder=5)
     axes.annotate("loss", places[None], (0, 10), textcoords="offset points", ha="center")
-    axes.margins(0.08, 0.2)
+    axes.margins(0.06, 0.3)
     axes.axis("off")
     return figure
 
 
 def _places(graph):
-    """Where each vertex stands at each of its times, and how many times these are."""
+    """Where each vertex stands at each of its times (the loss: None), and how many times there are."""
     times = [v.steps for v in graph]
-    places, last = {}, max(times) if max(times) > 1 else 0
-    column = {}
+    last = max(times) if max(times) > 1 else 0
+    columns = {}
     for i, v in enumerate(graph):
-        column.setdefault(-1 if last else v.depth, []).append(i)
-    for members in column.values():
+        columns.setdefault("times" if last else v.depth, []).append(i)
+    places = {None: (last + 1 if last else 1, 0.0)}
+    for members in columns.values():
         for row, i in enumerate(members):
-            y = (len(members) - 1) / 2 - row
             for t in range(times[i]):
-                places[i, t] = (t if times[i] > 1 else last - graph[i].depth - (last > 0) * 0.0, y)
-    places[None] = (last + 1 if last else 1, 0.0)
+                places[i, t] = (t if times[i] > 1 else last - graph[i].depth, (len(members) - 1) / 2 - row)
     return places, times
 
 

@@ -182,7 +182,10 @@ def atomic(eqn, values) -> list:
     """Run one operation as JAX does, and say where it stands if JAX cannot."""
     names = source_info_util.current_name_stack() + eqn.source_info.name_stack
     try:
-        with source_info_util.user_context(eqn.source_info.traceback, name_stack=names), eqn.ctx.manager:
+        with (
+            source_info_util.user_context(eqn.source_info.traceback, name_stack=names),
+            eqn.ctx.manager,
+        ):
             outs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
     except (NotImplementedError, ValueError) as error:
         raise ValueError(f"{place(eqn)}: JAX cannot differentiate it ({error})") from error
@@ -221,7 +224,7 @@ def slots(program: Program, vertices, times=()) -> list:
     found = []
     for op in program.ops:
         if op.walkable:
-            inner = times + (op.eqn.params["length"],) if op.name == "scan" else times
+            inner = (*times, op.eqn.params["length"]) if op.name == "scan" else times
             found += slots(op.inside[0], vertices, inner)
         found += [(number, times) for number in op.outs if number in vertices]
     return found
@@ -276,7 +279,9 @@ def scan_forward(op, values, join, note):
         if after == carry:
             break
         carry = after
-    return [*carry, *outs[m - n :]] if p["length"] else [*carry, *[join([])] * (len(op.outs) - m + n)]
+    return (
+        [*carry, *outs[m - n :]] if p["length"] else [*carry, *[join([])] * (len(op.outs) - m + n)]
+    )
 
 
 def backward(program: Program, outs, join: Callable, note: Callable) -> list:
@@ -347,8 +352,8 @@ def choose(program: Program, vertices) -> dict:
     for op in every_op(program):
         if op.name == "while" and matter.intersection(op.outs):
             raise ValueError(
-                f"{place(op.eqn)}: an error cannot pass a while loop backwards, its number of turns is "
-                "not known beforehand; use lax.scan, or lax.fori_loop with fixed bounds"
+                f"{place(op.eqn)}: an error cannot go back through a while loop: its number of "
+                "turns is not known beforehand; use lax.scan, or lax.fori_loop with fixed bounds"
             )
     if vertices == "products":
         chosen = products(program, matter)
@@ -356,8 +361,8 @@ def choose(program: Program, vertices) -> dict:
         chosen = named(program, matter, vertices)
     if not chosen:
         raise ValueError(
-            f"vertices = {vertices!r}: the loss has none (no matrix product or convolution that it depends "
-            "on and that depends on what is learned); mark some with "
+            f"vertices = {vertices!r}: the loss has none (no matrix product or convolution that it "
+            "depends on and that depends on what is learned); mark some with "
             'jax.ad_checkpoint.checkpoint_name(x, "...") and pass vertices="named"'
         )
     return unique(chosen)
@@ -378,7 +383,11 @@ def every_op(program: Program, atomic_too=True):
 def products(program: Program, matter) -> dict:
     """Every product and convolution, with the bias that is added to it straight away."""
     at_product = {
-        number for op in every_op(program, False) if op.name in PRODUCTS for number in op.outs if number in matter
+        number
+        for op in every_op(program, False)
+        if op.name in PRODUCTS
+        for number in op.outs
+        if number in matter
     }
     downstream = set()
 
@@ -406,7 +415,7 @@ def products(program: Program, matter) -> dict:
                 if op.name in SUMS:
                     other = op.ins[1 if op.ins[0] is number else 0]
                     same_shape = op.eqn.outvars[0].aval.shape == program.avals[number].shape
-                    if not isinstance(other, Literal) and other in downstream or not same_shape:
+                    if (not isinstance(other, Literal) and other in downstream) or not same_shape:
                         break
                     place = op.outs[0]
                 elif op.name not in SAME_NUMBERS:
@@ -419,7 +428,11 @@ def products(program: Program, matter) -> dict:
                 look(op.inside[0])
             if op.name in PRODUCTS and op.outs[0] in matter:
                 number = with_bias(op.outs[0])
-                names = [r.eqn.params["name"] for r in readers.get(number, ()) if r is not None and r.name == NAME]
+                names = [
+                    r.eqn.params["name"]
+                    for r in readers.get(number, ())
+                    if r is not None and r.name == NAME
+                ]
                 chosen[number] = (names[0] if names else label(op), op)
 
     look(program)
@@ -438,8 +451,9 @@ def named(program: Program, matter, wanted) -> dict:
     missing = sorted(set(wanted) - names)
     if missing:
         raise ValueError(
-            f"vertices = {tuple(wanted)!r}: no value is called {missing[0]!r} (in a cond, a while loop or a "
-            f"function with its own derivative a name is not seen); the names are {sorted(names)}"
+            f"vertices = {tuple(wanted)!r}: no value is called {missing[0]!r} (in a cond, a while "
+            f"loop or a function with its own derivative a name is not seen); there are "
+            f"{sorted(names)}"
         )
     return {
         op.outs[0]: (op.eqn.params["name"], op)
@@ -455,7 +469,10 @@ def unique(chosen: dict) -> dict:
     result = {}
     for number, (name, op) in chosen.items():
         seen[name] += 1
-        result[number] = (f"{name} {seen[name]}" if total[name] > 1 or name in PRODUCTS.values() else name, op)
+        result[number] = (
+            f"{name} {seen[name]}" if total[name] > 1 or name in PRODUCTS.values() else name,
+            op,
+        )
     return result
 
 
@@ -472,7 +489,9 @@ def depths(program: Program, vertices) -> dict:
             value += 1
         return -1 if op.name == STOP else value
 
-    backward(program, [0] + [-1] * (len(program.outs) - 1), lambda values: max(values, default=-1), note)
+    backward(
+        program, [0] + [-1] * (len(program.outs) - 1), lambda values: max(values, default=-1), note
+    )
     return depth
 
 
@@ -504,7 +523,15 @@ def describe(program: Program, vertices: dict) -> list[Vertex]:
         for t in times:
             steps *= t
         described.append(
-            Vertex(name, tuple(avals[number].shape), depth.get(number, 0), steps, line, code, os.path.basename(file))
+            Vertex(
+                name,
+                tuple(avals[number].shape),
+                depth.get(number, 0),
+                steps,
+                line,
+                code,
+                os.path.basename(file),
+            )
         )
     return described
 

@@ -31,7 +31,7 @@ from jax import lax
 from matplotlib.figure import Figure
 
 from pcbook import _program, explore
-from pcbook._program import Vertex
+
 
 def value_and_grad(
     loss: Callable,
@@ -62,6 +62,8 @@ def value_and_grad(
         vertices: `"products"`: each matrix product and convolution, with the bias added to
             it straight away; `"named"`: the values that `checkpoint_name` gave a name; or
             some of these names.
+        has_aux: whether `loss` returns `(number, aux)`; then so does the new function.
+        argnums: which of the positional arguments are learned: a number, or several.
 
     Scale matters to inference learning: its energy adds the loss to a sum of squares over
     everything, so a mean over a batch of B is the limit lambda = 1/B, nearly backprop. Give
@@ -75,13 +77,15 @@ def value_and_grad(
 
     def value_and_gradient(*args, **kwargs):
         graph = _Graph(loss, args, kwargs, vertices, has_aux, argnums)
-        value, aux, gradient = learn(graph, steps, rate)
+        value, aux, gradient = learn(graph, steps, float(rate))
         return ((value, aux) if has_aux else value), jax.tree.unflatten(graph.inputs, gradient)
 
     return value_and_gradient
 
 
-def activities(loss: Callable, *, vertices: str | Sequence[str] = "products", **options) -> Callable:
+def activities(
+    loss: Callable, *, vertices: str | Sequence[str] = "products", **options
+) -> Callable:
     """The activities of the vertices at the forward pass: a function of what `loss` takes.
 
     It returns a list of arrays in the order of `trace`; a vertex in a scan has a leading time
@@ -95,7 +99,9 @@ def activities(loss: Callable, *, vertices: str | Sequence[str] = "products", **
     return at_the_forward_pass
 
 
-def predictions(loss: Callable, *, vertices: str | Sequence[str] = "products", **options) -> Callable:
+def predictions(
+    loss: Callable, *, vertices: str | Sequence[str] = "products", **options
+) -> Callable:
     """What each vertex is predicted to be by the activities of its parents, whatever these are.
 
     Returns a function of the activities (as `activities` gives them) and of what `loss` takes.
@@ -159,9 +165,18 @@ class Trace(list):
         rows = [("vertex", "shape", "depth", "line")]
         for v in self:
             shape = " x ".join(map(str, v.shape)) or "1"
-            rows.append((v.name, shape + (f", {v.steps} times" if v.steps > 1 else ""), str(v.depth), f"{v.line}: {v.code}"))
+            rows.append(
+                (
+                    v.name,
+                    shape + (f", {v.steps} times" if v.steps > 1 else ""),
+                    str(v.depth),
+                    f"{v.line}: {v.code}",
+                )
+            )
         widths = [max(map(len, column)) for column in zip(*rows)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows
+        )
 
 
 def trace(loss: Callable, *, vertices: str | Sequence[str] = "products", **options) -> Callable:
@@ -179,7 +194,7 @@ def trace(loss: Callable, *, vertices: str | Sequence[str] = "products", **optio
 
 
 def draw(graph: Trace, errors: Sequence | None = None, *, most: float | None = None) -> Figure:
-    """The picture of a graph: a disc for each vertex, the loss at the right, an arrow for each edge.
+    """The picture of a graph: a disc for each vertex, the loss at the right, arrows between.
 
     A vertex in a scan is a row of discs, one a time step. The larger a disc, the larger the
     error in `errors` (one array a vertex, as from `errors` at one moment): its area goes with the
@@ -189,7 +204,12 @@ def draw(graph: Trace, errors: Sequence | None = None, *, most: float | None = N
     rows = 1 + 2 * max(abs(y) for _, y in places.values())
     figure, axes = explore.figure(height=1.4 + 0.4 * rows)
     for (a, b), bend in _edges(graph, times):
-        style = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 4, "shrinkB": 4}
+        style = {
+            "arrowstyle": "-|>",
+            "connectionstyle": f"arc3,rad={bend}",
+            "shrinkA": 4,
+            "shrinkB": 4,
+        }
         axes.annotate("", places[b], places[a], arrowprops={"color": "0.46", "alpha": 0.5, **style})
     axes.scatter(*zip(*places.values()), s=14, color="0.46", zorder=3)
     if errors is not None:
@@ -208,7 +228,7 @@ def draw(graph: Trace, errors: Sequence | None = None, *, most: float | None = N
 
 
 def _places(graph):
-    """Where each vertex stands at each of its times (the loss: None), and how many times there are."""
+    """Where each vertex stands at each of its times (the loss: None), and how often it is."""
     times = [v.steps for v in graph]
     last = max(times) if max(times) > 1 else 0
     columns = {}
@@ -218,7 +238,10 @@ def _places(graph):
     for members in columns.values():
         for row, i in enumerate(members):
             for t in range(times[i]):
-                places[i, t] = (t if times[i] > 1 else last - graph[i].depth, (len(members) - 1) / 2 - row)
+                places[i, t] = (
+                    t if times[i] > 1 else last - graph[i].depth,
+                    (len(members) - 1) / 2 - row,
+                )
     return places, times
 
 
@@ -267,7 +290,7 @@ def _vertex(mu, start, rate):
 
 
 def _settle(rate, start, arrived):
-    """The error with which a vertex settles. (JAX's reverse pass carries -e.)"""
+    """The error with which a vertex settles; JAX's reverse pass carries -e."""
     if start is None:
         return arrived, None
     return _euler(-start, arrived, rate), jnp.zeros_like(start)
@@ -325,7 +348,7 @@ def _hold(graph) -> _Held:
 
 @jax.custom_jvp
 def _cut_at(mu, v):
-    """The value of the prediction, and the derivative of the activity: a cut at the forward pass."""
+    """A cut at the forward pass: the value of the prediction, the derivative of the activity."""
     return mu
 
 
@@ -340,10 +363,14 @@ def _inference_learning(graph, steps, rate):
     outs, mus = graph.walk(graph.values, [None] * len(graph.shapes), lambda mu, _: (mu, mu))
     inferred = [mu if depth > 0 else None for mu, depth in zip(mus, graph.depths)]
     if any(jnp.iscomplexobj(v) for v in inferred):
-        raise ValueError("method = 'inference-learning': complex activities have no energy here; cut elsewhere")
+        raise ValueError(
+            "method = 'inference-learning': complex activities have no energy here; cut elsewhere"
+        )
 
     def step(_, vs):
-        return jax.tree.map(lambda v, slope: v - rate * slope, vs, jax.grad(_energy(graph), 1)(graph.values, vs))
+        return jax.tree.map(
+            lambda v, slope: v - rate * slope, vs, jax.grad(_energy(graph), 1)(graph.values, vs)
+        )
 
     vs = lax.fori_loop(0, steps, step, inferred)
     return *graph.split(outs), jax.grad(_energy(graph))(graph.values, vs)
@@ -375,8 +402,12 @@ def _check(method, steps, rate):
     if method == "z-il" and steps is not None:
         raise ValueError(f"steps = {steps!r}: must be left out for z-il, whose front passes once")
     if method == "inference-learning" and steps is None:
-        raise ValueError("steps = None: must be given for inference-learning; 20 is usual, at rate=0.1")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
+        raise ValueError(
+            "steps = None: must be given for inference-learning; 20 is usual, at rate=0.1"
+        )
+    if steps is not None and (
+        isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1
+    ):
         raise ValueError(f"steps = {steps!r}: must be an integer of at least 1")
 
 
@@ -390,20 +421,30 @@ class _Graph:
         if not callable(loss):
             raise ValueError(f"loss = {loss!r}: must be a function")
         if vertices not in ("products", "named") and (isinstance(vertices, str) or not vertices):
-            raise ValueError(f"vertices = {vertices!r}: must be 'products', 'named' or a tuple of names")
+            raise ValueError(
+                f"vertices = {vertices!r}: must be 'products', 'named' or a tuple of names"
+            )
         learned, join = _learned(argnums, args)
         self.values, self.inputs = jax.tree.flatten(learned)
         for value in self.values:
             if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
-                raise ValueError(f"argnums = {argnums!r}: what is learned must be real numbers, not {value!r}")
+                raise ValueError(
+                    f"argnums = {argnums!r}: what is learned must be real numbers, not {value!r}"
+                )
 
         def flat(*values):
             out = loss(*join(jax.tree.unflatten(self.inputs, values)), **kwargs)
             if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-                raise ValueError(f"has_aux = True: loss must return a pair (value, aux), not {out!r}")
+                raise ValueError(
+                    f"has_aux = True: loss must return a pair (value, aux), not {out!r}"
+                )
             value, aux = out if has_aux else (out, None)
-            if not (jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)):
-                raise ValueError(f"loss: must return one real number, not {jax.typeof(jnp.asarray(value))}")
+            if not (
+                jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+            ):
+                raise ValueError(
+                    f"loss: must return one real number, not {jax.typeof(jnp.asarray(value))}"
+                )
             return value, aux
 
         closed, (_, aux) = jax.make_jaxpr(flat, return_shape=True)(*self.values)
@@ -442,12 +483,18 @@ class _Graph:
 def _learned(argnums, args):
     """The arguments that are learned, and the function that puts them back among the others."""
     numbers = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
-    if not numbers or not all(isinstance(n, (int, np.integer)) and -len(args) <= n < len(args) for n in numbers):
-        raise ValueError(f"argnums = {argnums!r}: must name some of the {len(args)} positional arguments")
+    if not numbers or not all(
+        isinstance(n, (int, np.integer)) and -len(args) <= n < len(args) for n in numbers
+    ):
+        raise ValueError(
+            f"argnums = {argnums!r}: must name some of the {len(args)} positional arguments"
+        )
 
     def join(learned):
         full = list(args)
-        for n, value in zip(numbers, (learned,) if isinstance(argnums, (int, np.integer)) else learned):
+        for n, value in zip(
+            numbers, (learned,) if isinstance(argnums, (int, np.integer)) else learned
+        ):
             full[n] = value
         return full
 

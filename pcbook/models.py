@@ -35,7 +35,9 @@ def mlp(sizes: Sequence[int]) -> Model:
     """Layers of `sizes` units with tanh between them: (batch, n_0) -> (batch, n_L)."""
 
     def init(key):
-        return [dense(k, *pair) for k, *pair in zip(random.split(key, len(sizes) - 1), sizes, sizes[1:])]
+        return [
+            dense(k, *pair) for k, *pair in zip(random.split(key, len(sizes) - 1), sizes, sizes[1:])
+        ]
 
     def apply(params, x):
         for layer in params[:-1]:
@@ -50,7 +52,9 @@ def residual(n_in: int, width: int, blocks: int, n_out: int) -> Model:
 
     def init(key):
         first, last, *keys = random.split(key, 2 + 2 * blocks)
-        inner = [(dense(a, width, width), dense(b, width, width)) for a, b in zip(keys[::2], keys[1::2])]
+        inner = [
+            (dense(a, width, width), dense(b, width, width)) for a, b in zip(keys[::2], keys[1::2])
+        ]
         return {"in": dense(first, n_in, width), "blocks": inner, "out": dense(last, width, n_out)}
 
     def apply(params, x):
@@ -76,7 +80,9 @@ def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8)
 
     def apply(params, x):
         for layer in params["filters"]:
-            x = lax.conv_general_dilated(x, layer["W"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = lax.conv_general_dilated(
+                x, layer["W"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
             x = jax.nn.relu(x + layer["b"])
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         return affine(params["out"], x.reshape(len(x), -1))
@@ -85,7 +91,10 @@ def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8)
 
 
 def rnn(n_in: int, units: int, n_out: int) -> Model:
-    """h_t = tanh(W [x_t, h_{t-1}] + b), read at every step: (batch, T, n_in) -> (batch, T, n_out)."""
+    """h_t = tanh(W [x_t, h_{t-1}] + b), read at every step.
+
+    (batch, T, n_in) -> (batch, T, n_out).
+    """
 
     def init(key):
         a, b = random.split(key)
@@ -102,7 +111,10 @@ def rnn(n_in: int, units: int, n_out: int) -> Model:
 
 
 def lstm(n_in: int, units: int, n_out: int) -> Model:
-    """Hochreiter and Schmidhuber's memory cells with a forget gate: (batch, T, n_in) -> (batch, T, n_out)."""
+    """Memory cells with input, forget and output gates (Hochreiter & Schmidhuber 1997).
+
+    (batch, T, n_in) -> (batch, T, n_out).
+    """
 
     def init(key):
         a, b = random.split(key)
@@ -127,7 +139,9 @@ def over_time(step, state, x):
     return jnp.swapaxes(lax.scan(step, state, jnp.swapaxes(x, 0, 1))[1], 0, 1)
 
 
-def transformer(tokens: int, length: int, width: int = 32, heads: int = 2, layers: int = 2) -> Model:
+def transformer(
+    tokens: int, length: int, width: int = 32, heads: int = 2, layers: int = 2
+) -> Model:
     """A causal transformer with layer norm; one table of tokens reads them in and out.
 
     (batch, T) integers -> (batch, T, tokens), T at most `length`.
@@ -166,7 +180,9 @@ def transformer(tokens: int, length: int, width: int = 32, heads: int = 2, layer
         x = params["tokens"][x] + params["places"][: x.shape[1]]
         for layer in params["layers"]:
             x = x + attention(layer, norm(layer["scale"][0], x))
-            x = x + affine(layer["down"], jax.nn.gelu(affine(layer["up"], norm(layer["scale"][1], x))))
+            x = x + affine(
+                layer["down"], jax.nn.gelu(affine(layer["up"], norm(layer["scale"][1], x)))
+            )
         return norm(params["scale"], x) @ params["tokens"].T
 
     return Model("transformer", init, apply)

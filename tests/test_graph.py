@@ -55,7 +55,10 @@ def assert_backprop(loss, *args, has_aux=False, argnums=0, tolerance=1e-10, **op
     """Fixed prediction and Z-IL return what jax.value_and_grad returns."""
     methods = [
         jax.value_and_grad(loss, argnums, has_aux),
-        *(graph.value_and_grad(loss, method=m, has_aux=has_aux, argnums=argnums, **options) for m in EXACT),
+        *(
+            graph.value_and_grad(loss, method=m, has_aux=has_aux, argnums=argnums, **options)
+            for m in EXACT
+        ),
     ]
     expected, *all_found = jax.jit(lambda *args: [learn(*args) for learn in methods])(*args)
     for method, found in zip(EXACT, all_found):
@@ -150,9 +153,16 @@ def test_they_are_backprop_on_a_flax_lstm():
 def graphs(draw):
     """A random DAG of products, nonlinearities, sums, skips, shared weights and inner functions."""
     width, weights = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    kinds = st.sampled_from(["product", "affine", "tanh", "sin", "times", "plus", "scan", "remat", "jit"])
+    kinds = st.sampled_from(
+        ["product", "affine", "tanh", "sin", "times", "plus", "scan", "remat", "jit"]
+    )
     nodes = [("product", 0, 0, 0)] + [
-        (draw(kinds), draw(st.integers(0, i)), draw(st.integers(0, i)), draw(st.integers(0, weights - 1)))
+        (
+            draw(kinds),
+            draw(st.integers(0, i)),
+            draw(st.integers(0, i)),
+            draw(st.integers(0, weights - 1)),
+        )
         for i in range(1, draw(st.integers(2, 12)))
     ]
     read = draw(st.lists(st.integers(0, len(nodes) - 1), min_size=1, max_size=3))
@@ -166,7 +176,10 @@ def build(width, weights, nodes, read):
             values.append(operation(kind, values[a], values[b], *params[w]))
         return sum((values[1 + r] ** 2).mean() for r in read) + (values[1] * values[-1]).mean()
 
-    params = [(random.normal(k, (width, width)), random.normal(k, (width,))) for k in random.split(KEY, weights)]
+    params = [
+        (random.normal(k, (width, width)), random.normal(k, (width,)))
+        for k in random.split(KEY, weights)
+    ]
     return loss, params, random.normal(KEY, (3, width))
 
 
@@ -203,7 +216,9 @@ def assert_near(update, expected, tolerance):
 def test_they_are_backprop_on_random_graphs(parts):
     loss, params, x = build(*parts)
     methods = [jax.value_and_grad(loss), *(graph.value_and_grad(loss, method=m) for m in EXACT)]
-    (value, expected), *found = jax.jit(lambda *args: [learn(*args) for learn in methods])(params, x)
+    (value, expected), *found = jax.jit(lambda *args: [learn(*args) for learn in methods])(
+        params, x
+    )
     for same_value, update in found:
         assert same_value == pytest.approx(value, rel=1e-10)
         assert_near(update, expected, 1e-10)
@@ -335,7 +350,7 @@ def test_every_method_of_update_is_local(name):
     vs, vertices = jax.jit(graph.activities(loss))(params, *data), graph.trace(loss)(params, *data)
     predict = graph.predictions(loss)
     es = [draw(v.shape, i) for i, v in enumerate(vs)]
-    leaves, tree = jax.tree.flatten(params)
+    leaves = jax.tree.leaves(params)
 
     @jax.jit
     def update(vs, es):
@@ -378,7 +393,9 @@ def test_the_updates_of_all_methods_are_local_products_of_their_errors(name):
         vs = graph.activities(loss)(params, *data)
         es = [e[-1] for e in graph.errors(loss)(params, *data)]
         _, back = jax.vjp(lambda p: graph.predictions(loss)(vs, p, *data), params)
-        return back((jnp.array(-1.0), es))[0], [graph.value_and_grad(loss, method=m)(params, *data)[1] for m in EXACT]
+        return back((jnp.array(-1.0), es))[0], [
+            graph.value_and_grad(loss, method=m)(params, *data)[1] for m in EXACT
+        ]
 
     local, updates = both(params)
     for update in updates:
@@ -395,7 +412,9 @@ def test_inference_learning_on_a_chain_is_the_predictive_coding_chapter(steps, r
     def loss(params, x, y):
         return ((network.forward(params, x) - y) ** 2).sum() / 2
 
-    _, found = graph.value_and_grad(loss, method="inference-learning", steps=steps, rate=rate)(params, x, y)
+    _, found = graph.value_and_grad(loss, method="inference-learning", steps=steps, rate=rate)(
+        params, x, y
+    )
     xs = predictive_coding.infer(params, x, y, steps=steps, rate=rate)
     expected = predictive_coding.weight_gradients(xs, predictive_coding.errors(params, xs, y))
     assert distance(found, jax.tree.map(lambda g: 4 * g, expected)) < 1e-10
@@ -410,10 +429,14 @@ def test_inference_learning_is_not_backprop():
 def test_inference_learning_tends_to_backprop_as_the_loss_is_scaled_down():
     loss, *args = case("multilayer")
     expected = jax.grad(loss)(*args)
-    far = []
-    for small in (0.1, 0.01, 0.001):
-        learn = graph.value_and_grad(lambda *a: small * loss(*a), method="inference-learning", steps=400, rate=0.1)  # noqa: B023
-        far.append(distance(jax.tree.map(lambda g: g / small, learn(*args)[1]), expected))  # noqa: B023
+
+    def off(small):
+        learn = graph.value_and_grad(
+            lambda *a: small * loss(*a), method="inference-learning", steps=400, rate=0.1
+        )
+        return distance(jax.tree.map(lambda g: g / small, learn(*args)[1]), expected)
+
+    far = [off(small) for small in (0.1, 0.01, 0.001)]
     assert far[0] > 5 * far[1] > 25 * far[2]
 
 
@@ -455,7 +478,10 @@ def chain(x, W, times=2):
     return x
 
 
-W3, X3 = np.asarray(np.random.default_rng(0).normal(size=(3, 3))), np.asarray(np.random.default_rng(1).normal(size=(2, 3)))
+W3, X3 = (
+    np.asarray(np.random.default_rng(0).normal(size=(3, 3))),
+    np.asarray(np.random.default_rng(1).normal(size=(2, 3))),
+)
 
 
 def test_a_scan_stays_a_scan():
@@ -471,7 +497,9 @@ def test_a_scan_stays_a_scan():
 def test_a_reversed_nested_scan_with_constants_and_inputs():
     def loss(W, x):
         def outer(h, x):
-            h, ys = lax.scan(lambda h, y: (jnp.tanh(h @ W + y), h * y), h, jnp.stack([x, x + 1]), reverse=True)
+            h, ys = lax.scan(
+                lambda h, y: (jnp.tanh(h @ W + y), h * y), h, jnp.stack([x, x + 1]), reverse=True
+            )
             return h, ys.sum() + (h @ W).sum()
 
         h, sums = lax.scan(outer, x, jnp.stack([x, 2 * x, 3 * x]), unroll=2)
@@ -513,7 +541,9 @@ def test_functions_with_their_own_derivative_are_atomic():
     def straight_through(x, W):
         return jnp.round(x @ W)
 
-    straight_through.defvjp(lambda x, W: (jnp.round(x @ W), (x, W)), lambda r, g: (g @ r[1].T, r[0].T @ g))
+    straight_through.defvjp(
+        lambda x, W: (jnp.round(x @ W), (x, W)), lambda r, g: (g @ r[1].T, r[0].T @ g)
+    )
 
     @jax.custom_jvp
     def doubled(x):
@@ -543,14 +573,21 @@ def test_a_while_loop_is_refused_by_name_and_line():
         x = lax.while_loop(lambda s: s.sum() < 1, lambda s: s * 2, x @ W)  # this line
         return x.sum()
 
-    with pytest.raises(ValueError, match=r"while at .*test_graph\.py:\d+ `x = lax.while_loop.*this line`"):
+    with pytest.raises(
+        ValueError, match=r"while at .*test_graph\.py:\d+ `x = lax.while_loop.*this line`"
+    ):
         graph.value_and_grad(loss)(W3, X3)
 
 
 def test_a_while_loop_within_a_cond_within_a_scan_is_refused_too():
     def loss(W, x):
         def step(h, _):
-            return lax.cond(True, lambda h: lax.fori_loop(0, h.astype(int)[0, 0], lambda i, h: h * 2, h), jnp.sin, h), 0
+            return lax.cond(
+                True,
+                lambda h: lax.fori_loop(0, h.astype(int)[0, 0], lambda i, h: h * 2, h),
+                jnp.sin,
+                h,
+            ), 0
 
         return (lax.scan(step, x @ W, None, 2)[0]).sum()
 
@@ -572,7 +609,9 @@ def test_an_operation_without_a_derivative_is_refused_by_name_and_line():
         out = jax.ShapeDtypeStruct(x.shape, x.dtype)
         return jax.pure_callback(np.sin, out, x @ W).sum()  # this line
 
-    with pytest.raises(ValueError, match=r"pure_callback at .*test_graph\.py:\d+ `return .*this line`"):
+    with pytest.raises(
+        ValueError, match=r"pure_callback at .*test_graph\.py:\d+ `return .*this line`"
+    ):
         graph.value_and_grad(loss)(W3, X3)
 
 
@@ -588,9 +627,17 @@ def test_integers_booleans_keys_and_keywords():
     def loss(params, tokens, mask, key, *, scale):
         x = params["table"][tokens] * mask[:, None]
         keep = random.bernoulli(key, 0.7, x.shape)
-        return scale * ((jnp.where(keep, x, 0) @ params["W"]) ** 2).sum(), {"kept": keep.sum(), "mask": mask}
+        return scale * ((jnp.where(keep, x, 0) @ params["W"]) ** 2).sum(), {
+            "kept": keep.sum(),
+            "mask": mask,
+        }
 
-    args = {"table": draw((5, 3)), "W": W3}, jnp.array([0, 2, 2]), jnp.array([True, False, True]), KEY
+    args = (
+        {"table": draw((5, 3)), "W": W3},
+        jnp.array([0, 2, 2]),
+        jnp.array([True, False, True]),
+        KEY,
+    )
     expected = jax.value_and_grad(loss, has_aux=True)(*args, scale=2.0)
     for method in EXACT:
         found = graph.value_and_grad(loss, method=method, has_aux=True)(*args, scale=2.0)
@@ -610,7 +657,11 @@ def test_several_arguments_are_learned_and_counted_from_the_end():
 
 def test_weights_that_the_loss_reads_itself():
     def loss(params, x):
-        return ((x @ params["W"]) ** 2).sum() + 0.1 * (params["W"] ** 2).sum() + params["unused"].sum() * 0
+        return (
+            ((x @ params["W"]) ** 2).sum()
+            + 0.1 * (params["W"] ** 2).sum()
+            + params["unused"].sum() * 0
+        )
 
     assert_backprop(loss, {"W": W3, "unused": np.ones(2)}, X3)
 
@@ -620,14 +671,22 @@ def test_half_precision_returns_half_precision():
         return ((jnp.tanh(x @ W) @ W).astype(jnp.float32) ** 2).sum()
 
     args = jnp.asarray(W3, jnp.bfloat16), jnp.asarray(X3, jnp.bfloat16)
-    for method, options in (*((m, {}) for m in EXACT), ("inference-learning", {"steps": 5, "rate": 0.1})):
+    for method, options in (
+        *((m, {}) for m in EXACT),
+        ("inference-learning", {"steps": 5, "rate": 0.1}),
+    ):
         value, update = graph.value_and_grad(loss, method=method, **options)(*args)
         assert (value.dtype, update.dtype) == (jnp.float32, jnp.bfloat16)
 
 
 # ------------------------------------------------------------------- where it may be used
 
-METHODS = [("z-il", {}), ("z-il", {"rate": 0.5}), ("fixed-prediction", {}), ("inference-learning", {"steps": 5, "rate": 0.1})]
+METHODS = [
+    ("z-il", {}),
+    ("z-il", {"rate": 0.5}),
+    ("fixed-prediction", {}),
+    ("inference-learning", {"steps": 5, "rate": 0.1}),
+]
 
 
 def recurrent(W, x):
@@ -654,7 +713,9 @@ def test_it_trains_inside_a_scan_with_an_optimiser():
         update, memory = optimizer.update(update, memory)
         return (W + update, memory), value
 
-    losses = jax.jit(lambda W: lax.scan(step, (W, optimizer.init(W)), None, 100)[1])(jnp.asarray(W3))
+    losses = jax.jit(lambda W: lax.scan(step, (W, optimizer.init(W)), None, 100)[1])(
+        jnp.asarray(W3)
+    )
     assert losses[-1] < 0.1 * losses[0]
 
 
@@ -663,7 +724,10 @@ def test_a_function_that_closes_over_traced_values():
         return graph.value_and_grad(lambda W: recurrent(W, x))(W)[1]
 
     assert distance(jax.jit(outer)(W3, X3), jax.grad(recurrent)(W3, X3)) < 1e-12
-    assert distance(jax.vmap(outer, (None, 0))(W3, X3[None]), jax.grad(recurrent)(W3, X3)[None]) < 1e-12
+    assert (
+        distance(jax.vmap(outer, (None, 0))(W3, X3[None]), jax.grad(recurrent)(W3, X3)[None])
+        < 1e-12
+    )
 
 
 SHARDED = """
@@ -676,7 +740,8 @@ loss = lambda params, x: (model.apply(params, x) ** 2).mean()
 expected = jax.grad(loss)(params, x)
 mesh = Mesh(np.array(jax.devices()), ("batch",))
 spread = jax.device_put(x, NamedSharding(mesh, P("batch")))
-off = lambda a: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), a, expected)))
+def off(a):
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), a, expected)))
 for method in ("z-il", "fixed-prediction"):
     learn = graph.value_and_grad(loss, method=method)
     print(off(jax.jit(learn)(params, spread)[1]) < 1e-6)
@@ -684,14 +749,20 @@ for method in ("z-il", "fixed-prediction"):
     print(off(jax.tree.map(lambda a: a[0], part(params, x.reshape(2, 2, 6, 3)))) < 1e-6)
     def each(p, x):
         return jax.lax.pmean(learn(p, x)[1], "batch")
-    whole = jax.shard_map(each, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=False)
+    specs = {"in_specs": (P(), P("batch")), "out_specs": P(), "check_vma": False}
+    whole = jax.shard_map(each, mesh=mesh, **specs)
     print(off(jax.jit(whole)(params, x)) < 1e-6)
 """
 
 
 def test_sharded_over_two_devices_it_is_the_same():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["True"] * 6, done.stderr
 
 
@@ -782,12 +853,18 @@ def fine(W, x):
     [
         ({"method": "backprop"}, "method = 'backprop': must be one of"),
         ({"method": "fixed-prediction", "steps": 0}, "steps = 0: must be an integer of at least 1"),
-        ({"method": "fixed-prediction", "steps": True}, "steps = True: must be an integer of at least 1"),
+        (
+            {"method": "fixed-prediction", "steps": True},
+            "steps = True: must be an integer of at least 1",
+        ),
         ({"method": "inference-learning"}, "steps = None: must be given"),
         ({"steps": 3}, "steps = 3: must be left out for z-il"),
         ({"rate": 0.0}, "rate = 0.0: must be a positive number"),
         ({"rate": float("nan")}, "rate = nan: must be a positive number"),
-        ({"vertices": "dots"}, "vertices = 'dots': must be 'products', 'named' or a tuple of names"),
+        (
+            {"vertices": "dots"},
+            "vertices = 'dots': must be 'products', 'named' or a tuple of names",
+        ),
         ({"vertices": ()}, "vertices = (): must be"),
         ({"vertices": "named"}, "vertices = 'named': "),
         ({"vertices": ("h",)}, "vertices = ('h',): no value is called 'h'"),
@@ -808,7 +885,11 @@ def test_bad_arguments_are_refused_by_name_value_and_what_is_allowed(options, me
         (lambda W, x: x @ W, (W3, X3), "loss: must return one real number"),
         (lambda W, x: (x @ W).sum() > 0, (W3, X3), "loss: must return one real number"),
         (lambda W, x: W.sum(), (W3, X3), "vertices = 'products': the loss has none"),
-        (lambda W, x: (x @ W).sum(), (np.arange(3), X3), "argnums = 0: what is learned must be real"),
+        (
+            lambda W, x: (x @ W).sum(),
+            (np.arange(3), X3),
+            "argnums = 0: what is learned must be real",
+        ),
     ],
 )
 def test_losses_that_cannot_be_learned_are_refused(loss, args, message):

@@ -439,12 +439,8 @@ class _Graph:
                     f"has_aux = True: loss must return a pair (value, aux), not {out!r}"
                 )
             value, aux = out if has_aux else (out, None)
-            if not (
-                jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
-            ):
-                raise ValueError(
-                    f"loss: must return one real number, not {jax.typeof(jnp.asarray(value))}"
-                )
+            if not _is_number(value):
+                raise ValueError(f"loss: must return one real number, not {value!r}")
             return value, aux
 
         closed, (_, aux) = jax.make_jaxpr(flat, return_shape=True)(*self.values)
@@ -478,6 +474,11 @@ class _Graph:
         described.parents = [places[number] for number in numbers]
         described.read_by_loss = places[None]
         return described
+
+
+def _is_number(value) -> bool:
+    known = isinstance(value, (jax.Array, np.ndarray, np.generic, float))
+    return known and np.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
 def _learned(argnums, args):

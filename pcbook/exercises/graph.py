@@ -37,6 +37,8 @@ def front(answer) -> str:
     x, y = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
     for rate in (1.0, 0.5):
         found = answer(Ws, x, y, rate)
+        if found is None:
+            raise NotYet("The function returns nothing yet.")
         if len(found) != 3:
             raise NotYet(f"There are three errors, e_1 to e_3, not {len(found)}.")
         right = _sweep(Ws, x, y, rate)

@@ -51,11 +51,11 @@ def cases():
         labels(64),
     )
     yield (
-        "CNN 28x28, 16 and 32 filters, batch 64",
+        "CNN 28x28, 16 and 32 filters, batch 32",
         labelled(cnn),
         cnn.init(KEY),
-        normal(64, 28, 28, 1),
-        labels(64),
+        normal(32, 28, 28, 1),
+        labels(32),
     )
     yield (
         "LSTM 128 units, 20 steps, batch 32",

@@ -220,7 +220,7 @@ def test_they_are_backprop_on_random_graphs(parts):
         params, x
     )
     for same_value, update in found:
-        assert same_value == pytest.approx(value, rel=1e-10)
+        assert float(same_value) == pytest.approx(float(value), rel=1e-10)
         assert_near(update, expected, 1e-10)
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REPOSITORY = PYPROJECT["project"]["urls"]["Repository"]
 
-GROUND_FLOOR = {"data", "network", "rules", "explore", "claims", "exercises"}
+GROUND_FLOOR = {"data", "network", "models", "rules", "explore", "claims", "exercises"}
 PAGES = sorted(path for path in (ROOT / "book").rglob("*.ipynb") if "_build" not in path.parts)
 CHAPTERS = {path.stem: path for path in PAGES if path.parent != ROOT / "book"}
 MODULES = {path.stem for path in (ROOT / "pcbook").glob("[!_]*.py")} | {"exercises"}

@@ -1,0 +1,172 @@
+"""Four networks, three ways to learn: accuracy under equal tuning, over five seeds.
+
+    python benchmarks/graph_training.py [--only convolutional]
+
+Every network is trained by backprop, fixed prediction and inference learning through
+`pcbook.graph.value_and_grad`, nothing else changed, with Adam at each learning rate of the grid.
+A fifth of the training data chooses the rate; the test data chooses nothing. Writes
+results/graph_training.json as it goes: a killed run goes on where it stopped.
+
+Convolutional: 8x8 digits. Recurrent: the same, a row a step, named after the last. LSTM and
+transformer: the next letter of a text, in windows of 12; the last fifth of the text is the test.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import re
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax, random
+
+from pcbook import data, graph, models
+
+RESULTS = Path(__file__).parents[1] / "results" / "graph_training.json"
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+SEEDS = 5
+METHODS = {
+    "backprop": None,
+    "fixed prediction": {"method": "fixed-prediction"},
+    "inference learning": {"method": "inference-learning", "steps": 20, "rate": 0.1},
+}
+TEXT = Path(__file__).with_name("graph_text.txt")
+
+
+def digits(rows):
+    d = data.digits()
+    x, x_test = (
+        jnp.asarray(x).reshape(-1, 8, 8, *([] if rows else [1])) for x in (d.x_train, d.x_test)
+    )
+    n = len(x) * 4 // 5
+    y = jnp.asarray(d.y_train)
+    return (x[:n], y[:n]), (x[n:], y[n:]), (x_test, jnp.asarray(d.y_test))
+
+
+def letters(length=12):
+    """Windows of the text as integers, the next letters as labels; how many letters there are."""
+    text = " ".join(TEXT.read_text().lower().split())
+    alphabet = sorted(set(text))
+    codes = np.array([alphabet.index(c) for c in text])
+    parts = np.split(codes, [len(codes) * 16 // 25, len(codes) * 20 // 25])
+    windows = [np.lib.stride_tricks.sliding_window_view(p, length + 1) for p in parts]
+    return [(jnp.asarray(w[:, :-1]), jnp.asarray(w[:, 1:])) for w in windows], len(alphabet)
+
+
+def networks():
+    """Name, parameters of a key, scores of params and x, the data in three parts, steps."""
+    cnn = models.cnn((1, 6, 12))
+    yield "convolutional", cnn.init, cnn.apply, digits(rows=False), 200
+    rnn = models.rnn(8, 32, 10)
+    yield "recurrent", rnn.init, lambda p, x: rnn.apply(p, x)[:, -1], digits(rows=True), 300
+    parts, n = letters()
+    lstm = models.lstm(n, 32, n)
+    yield "LSTM", lstm.init, lambda p, x: lstm.apply(p, jax.nn.one_hot(x, n)), parts, 300
+    small = models.transformer(n, 12, 16)
+    yield "transformer", small.init, small.apply, parts, 300
+
+
+def trained(init, scores, options, steps, parts, batch=32, checks=5):
+    """A function of a rate and a key: accuracy on validation and test data along the way."""
+    (x, y), *held_out = parts
+
+    def loss(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(scores(params, x), y).sum()
+
+    learn = jax.value_and_grad(loss) if options is None else graph.value_and_grad(loss, **options)
+
+    def accuracy(params, part):
+        return (scores(params, part[0]).argmax(-1) == part[1]).mean()
+
+    def run(setting):
+        rate, key = setting
+        init_key, key = random.split(key)
+        optimizer = optax.adam(rate)
+        params = init(init_key)
+
+        def step(state, key):
+            params, memory = state
+            rows = random.randint(key, (batch,), 0, len(x))
+            _, update = learn(params, x[rows], y[rows])
+            update, memory = optimizer.update(update, memory)
+            return (optax.apply_updates(params, update), memory), None
+
+        def stretch(state, keys):
+            state, _ = lax.scan(step, state, keys)
+            return state, jnp.stack([accuracy(state[0], part) for part in held_out])
+
+        keys = random.split(key, (checks, steps // checks))
+        return lax.scan(stretch, (params, optimizer.init(params)), keys)[1]
+
+    return run
+
+
+def main(only):
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"networks": {}}
+    results |= {
+        "command": "python benchmarks/graph_training.py",
+        "seeds": SEEDS,
+        "grid": RATES,
+        "optimizer": "adam, batch 32",
+        "methods": {
+            name: options or {"method": "jax.value_and_grad"} for name, options in METHODS.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        },
+        "date": datetime.date.today().isoformat(),
+    }
+    keys = random.split(random.key(0), SEEDS)
+    for name, init, scores, parts, steps in networks():
+        done = results["networks"].setdefault(name, {"training steps": steps, "accuracy": {}})
+        for method, options in METHODS.items():
+            have = done["accuracy"].setdefault(method, {})
+            rates = [rate for rate in RATES if str(rate) not in have]
+            if rates and only in (None, name):
+                start = time.perf_counter()
+                run = jax.jit(partial(lax.map, trained(init, scores, options, steps, parts)))
+                settings = jnp.repeat(jnp.array(rates), SEEDS), jnp.tile(keys, len(rates))
+                curves = np.asarray(run(settings), float).reshape(len(rates), SEEDS, -1, 2).round(4)
+                for rate, curve in zip(rates, curves):
+                    have[str(rate)] = {
+                        "validation": curve[..., 0].tolist(),
+                        "test": curve[..., 1].tolist(),
+                    }
+                write(results)
+                print(f"{name}, {method}: {time.perf_counter() - start:.0f} s", flush=True)
+            best = max(have, key=lambda rate: np.mean(have[rate]["validation"], 0)[-1])
+            final = 100 * np.array(have[best]["test"])[:, -1]
+            print(
+                f"{name:14}{method:20}{final.mean():5.1f} ± {final.std():.1f} % at rate {best}",
+                flush=True,
+            )
+
+
+def write(results):
+    """One line for each network, method and rate."""
+    text = json.dumps(results, indent=1)
+    text = re.sub(r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), text)
+    text = re.sub(
+        r"\[\s+(\[.*?\])\s+\]",
+        lambda rows: "[" + " ".join(rows[1].split()) + "]",
+        text,
+        flags=re.DOTALL,
+    )
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only")
+    main(parser.parse_args().only)

@@ -1,0 +1,906 @@
+"""pcbook.graph against jax.grad, closed forms and its own locality."""
+
+import os
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax, random
+from jax.ad_checkpoint import checkpoint_name
+
+from pcbook import graph, models, network, predictive_coding
+
+KEY = random.key(0)
+EXACT = ("z-il", "fixed-prediction")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def exactly_and_quickly():
+    """Double precision; and XLA need not optimise what runs once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.enable_x64(True):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def draw(shape, seed=0):
+    return random.normal(random.key(seed), shape)
+
+
+def distance(tree, other):
+    """The largest relative distance between two leaves."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(float(jnp.linalg.norm(a - b) / (jnp.linalg.norm(b) + 1e-30)) for a, b in pairs)
+
+
+def cosine(a, b):
+    a, b = jnp.ravel(a), jnp.ravel(b)
+    return float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+
+
+def like(tree):
+    return [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)]
+
+
+def assert_backprop(loss, *args, has_aux=False, argnums=0, tolerance=1e-10, **options):
+    """Fixed prediction and Z-IL return what jax.value_and_grad returns."""
+    methods = [
+        jax.value_and_grad(loss, argnums, has_aux),
+        *(
+            graph.value_and_grad(loss, method=m, has_aux=has_aux, argnums=argnums, **options)
+            for m in EXACT
+        ),
+    ]
+    expected, *all_found = jax.jit(lambda *args: [learn(*args) for learn in methods])(*args)
+    for method, found in zip(EXACT, all_found):
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        assert like(found) == like(expected)
+        assert distance(found[0], expected[0]) < 1e-12
+        assert distance(found[1], expected[1]) < tolerance, method
+
+
+def squared(model):
+    return lambda params, x, y: ((model.apply(params, x) - y) ** 2).sum() / 2
+
+
+def labelled(model):
+    def loss(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y).mean()
+
+    return loss
+
+
+def text(tokens=7, length=12, batch=3):
+    x = random.randint(KEY, (batch, length + 1), 0, tokens)
+    return x[:, :-1], x[:, 1:]
+
+
+CASES = {
+    "multilayer": lambda: (squared, models.mlp((6, 9, 7, 5, 3)), draw((4, 6)), draw((4, 3))),
+    "convolutional": lambda: (labelled, models.cnn((1, 4, 6)), draw((5, 8, 8, 1)), jnp.arange(5)),
+    "residual": lambda: (squared, models.residual(6, 8, 4, 3), draw((4, 6)), draw((4, 3))),
+    "recurrent": lambda: (squared, models.rnn(3, 6, 2), draw((4, 20, 3)), draw((4, 20, 2))),
+    "LSTM": lambda: (squared, models.lstm(3, 5, 2), draw((4, 20, 3)), draw((4, 20, 2))),
+    "transformer": lambda: (labelled, models.transformer(7, 12, 16), *text()),
+}
+
+
+def case(name):
+    loss, model, *data = CASES[name]()
+    return loss(model), model.init(KEY), *data
+
+
+# ------------------------------------------------------------------- exactly backprop
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fixed_prediction_and_z_il_are_backprop(name):
+    assert_backprop(*case(name))
+
+
+def test_they_are_backprop_on_an_equinox_model():
+    model = eqx.nn.MLP(5, 3, 8, 3, activation=jnp.tanh, key=KEY)
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    args = params, draw((6, 5)), draw((6, 3))
+
+    def loss(params, x, y):
+        return ((jax.vmap(eqx.combine(params, rest))(x) - y) ** 2).mean()
+
+    assert_backprop(loss, *args)
+    assert [v.depth for v in graph.trace(loss)(*args)] == [3, 2, 1, 0]
+
+
+def test_they_are_backprop_on_a_flax_model_with_batch_norm_and_dropout():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Conv(4, (3, 3))(x)))
+            x = nn.avg_pool(x, (2, 2), (2, 2)).reshape(len(x), -1)
+            x = nn.Dropout(0.3, deterministic=False)(nn.Dense(8)(x))
+            return nn.Dense(3)(nn.relu(x))
+
+    x = draw((5, 8, 8, 1))
+    variables = Model().init({"params": KEY, "dropout": KEY}, x)
+
+    def loss(params, x, y, key):
+        state = {"params": params, "batch_stats": variables["batch_stats"]}
+        out, new = Model().apply(state, x, rngs={"dropout": key}, mutable=["batch_stats"])
+        return ((out - y) ** 2).mean(), new
+
+    args = variables["params"], x, draw((5, 3)), random.key(7)
+    assert_backprop(loss, *args, has_aux=True)
+    names = [v.name for v in graph.trace(loss, has_aux=True)(*args)]
+    assert [n.split("/")[-1] for n in names] == ["Conv_0", "Dense_0", "Dense_1"]
+
+
+def test_they_are_backprop_on_a_flax_lstm():
+    model = nn.RNN(nn.OptimizedLSTMCell(6, param_dtype=jnp.float64))
+    x, y = draw((3, 20, 4)), draw((3, 20, 6))
+    params = model.init(KEY, x)
+    assert_backprop(lambda params, x: ((model.apply(params, x) - y) ** 2).sum(), params, x)
+
+
+@st.composite
+def graphs(draw):
+    """A random DAG of products, nonlinearities, sums, skips, shared weights and inner functions."""
+    width, weights = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    kinds = st.sampled_from(
+        ["product", "affine", "tanh", "sin", "times", "plus", "scan", "remat", "jit"]
+    )
+    nodes = [("product", 0, 0, 0)] + [
+        (
+            draw(kinds),
+            draw(st.integers(0, i)),
+            draw(st.integers(0, i)),
+            draw(st.integers(0, weights - 1)),
+        )
+        for i in range(1, draw(st.integers(2, 12)))
+    ]
+    read = draw(st.lists(st.integers(0, len(nodes) - 1), min_size=1, max_size=3))
+    return width, weights, nodes, read
+
+
+def build(width, weights, nodes, read):
+    def loss(params, x):
+        values = [x]
+        for kind, a, b, w in nodes:
+            values.append(operation(kind, values[a], values[b], *params[w]))
+        return sum((values[1 + r] ** 2).mean() for r in read) + (values[1] * values[-1]).mean()
+
+    params = [
+        (random.normal(k, (width, width)), random.normal(k, (width,)))
+        for k in random.split(KEY, weights)
+    ]
+    return loss, params, random.normal(KEY, (3, width))
+
+
+def operation(kind, a, b, W, c):
+    match kind:
+        case "product":
+            return a @ W
+        case "affine":
+            return a @ W + c
+        case "tanh":
+            return jnp.tanh(a)
+        case "sin":
+            return jnp.sin(a + c)
+        case "times":
+            return jnp.tanh(a) * jnp.cos(b)
+        case "plus":
+            return a + b
+        case "scan":
+            return lax.scan(lambda h, _: (jnp.tanh(h @ W + b), None), a, None, 3)[0]
+        case "remat":
+            return jax.checkpoint(lambda a, W: jnp.tanh(jnp.sin(a @ W) @ W))(a, W)
+        case "jit":
+            return jax.jit(lambda a, b: jnp.cos(a @ W + b))(a, b)
+
+
+def assert_near(update, expected, tolerance):
+    """Equal up to `tolerance` of the whole gradient's length (or of one, if it vanishes)."""
+    off = optax.global_norm(jax.tree.map(jnp.subtract, update, expected))
+    assert off < tolerance * max(1, optax.global_norm(expected))
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs())
+def test_they_are_backprop_on_random_graphs(parts):
+    loss, params, x = build(*parts)
+    methods = [jax.value_and_grad(loss), *(graph.value_and_grad(loss, method=m) for m in EXACT)]
+    (value, expected), *found = jax.jit(lambda *args: [learn(*args) for learn in methods])(
+        params, x
+    )
+    for same_value, update in found:
+        assert float(same_value) == pytest.approx(float(value), rel=1e-10)
+        assert_near(update, expected, 1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(graphs(), st.sampled_from([0.3, 0.7]))
+def test_at_any_rate_fixed_prediction_comes_to_rest_at_backprop(parts, rate):
+    loss, params, x = build(*parts)
+    learn = graph.value_and_grad(loss, method="fixed-prediction", rate=rate, steps=600)
+    assert_near(jax.jit(learn)(params, x)[1], jax.grad(loss)(params, x), 1e-8)
+
+
+# ------------------------------------------------------------------- depth and rate
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fixed_prediction_needs_as_many_steps_as_the_graph_is_deep_and_not_one_less(name):
+    loss, *args = case(name)
+    depth = graph.trace(loss)(*args).depth
+    e = jax.jit(graph.errors(loss, steps=depth + 3))(*args)
+
+    def off(moment):
+        return distance([x[moment] for x in e], [x[-1] for x in e])
+
+    assert off(depth - 1) > 0
+    assert off(depth) == off(depth + 1) == 0
+
+
+@pytest.mark.parametrize("sizes", [(4, 3, 5, 2), (2, 6, 4, 4, 3, 1)])
+@settings(max_examples=20, deadline=None)
+@given(rate=st.floats(0.05, 1.5))
+def test_on_a_chain_z_il_scales_layer_k_below_the_top_by_rate_to_the_k(sizes, rate):
+    model = models.mlp(sizes)
+    args = model.init(KEY), draw((4, sizes[0])), draw((4, sizes[-1]))
+    expected = jax.grad(squared(model))(*args)
+    _, update = graph.value_and_grad(squared(model), rate=rate)(*args)
+    for k, (found, backprop) in enumerate(zip(update[::-1], expected[::-1])):
+        assert distance(found, jax.tree.map(lambda g, k=k: rate**k * g, backprop)) < 1e-10
+        assert cosine(found["W"], backprop["W"]) == pytest.approx(1)
+
+
+def test_z_il_is_what_fixed_prediction_has_when_the_front_first_reaches_a_layer():
+    loss, *args = case("multilayer")
+    _, front = graph.value_and_grad(loss, rate=0.4)(*args)
+    for k in range(1, 4):
+        learn = graph.value_and_grad(loss, method="fixed-prediction", rate=0.4, steps=k)
+        assert distance(learn(*args)[1][-1 - k], front[-1 - k]) < 1e-12
+
+
+def test_a_vertex_that_the_loss_reads_beside_others_keeps_the_losss_error_whole():
+    def loss(W, x):
+        h = x @ W[0]
+        return (h**2).sum() / 2 + ((jnp.tanh(h) @ W[1]) ** 2).sum() / 2
+
+    W, x = [draw((3, 3)), draw((3, 3), 1)], draw((2, 3), 2)
+    h, (slope_h, slope_y) = x @ W[0], (lambda h: (h, jnp.tanh(h) @ W[1]))(x @ W[0])
+    sent = (slope_y @ W[1].T) * (1 - jnp.tanh(h) ** 2)
+    _, update = graph.value_and_grad(loss, rate=0.3)(W, x)
+    assert distance(update[0], x.T @ (slope_h + 0.3 * sent)) < 1e-12
+
+
+def test_errors_are_minus_the_gradients_in_the_activities():
+    loss, *args = case("residual")
+    last = [e[-1] for e in graph.errors(loss)(*args)]
+    vertices = graph.trace(loss)(*args)
+    assert [e.shape for e in last] == [v.shape for v in vertices]
+
+    def shifted(shifts):
+        def apply(params, x):
+            x = models.affine(params["in"], x) + shifts[0]
+            for i, (up, down) in enumerate(params["blocks"]):
+                h = jax.nn.relu(models.affine(up, x) + shifts[2 * i + 1])
+                x = x + (models.affine(down, h) + shifts[2 * i + 2]) / 4
+            return models.affine(params["out"], x) + shifts[-1]
+
+        return squared(models.Model("shifted", None, apply))(*args)
+
+    gradient = jax.grad(shifted)([jnp.zeros(v.shape) for v in vertices])
+    assert distance(last, [-g for g in gradient]) < 1e-12
+
+
+def scalar(v0, theta=2.0, target=1.0):
+    """tan(sqrt(theta v0)) + sin(v0^2), a vertex an operation (Millidge et al. 2020)."""
+    v0 = checkpoint_name(v0, "v0")
+    v1 = checkpoint_name(theta * v0, "v1")
+    v2 = checkpoint_name(jnp.sqrt(v1), "v2")
+    v3 = checkpoint_name(jnp.tan(v2), "v3")
+    v4 = checkpoint_name(v3 + jnp.sin(v0**2), "v4")
+    return (v4 - target) ** 2 / 2
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
+def test_on_the_scalar_graph_an_error_k_below_the_top_decays_as_k_lags_in_a_row(rate):
+    es = graph.errors(scalar, vertices="named", steps=300, rate=rate)(5.0)
+    lagged = jnp.zeros(301).at[:].set(es[4])
+    for k, slope in ((3, 1.0), (2, 1 / jnp.cos(jnp.sqrt(10.0)) ** 2), (1, 1 / 2 / jnp.sqrt(10.0))):
+        following = [0.0]
+        for arrived in lagged[:-1]:
+            following.append((1 - rate) * following[-1] + rate * float(slope * arrived))
+        lagged = jnp.array(following)
+        np.testing.assert_allclose(es[k], lagged, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "vertices, rate, steps",
+    [
+        (("v0", "v3", "v4"), 0.02, 235),
+        (("v0", "v3", "v4"), 0.1, 46),
+        ("named", 0.02, 275),
+        ("named", 0.1, 54),
+        ("named", 1.0, 4),
+    ],
+)
+def test_the_finer_the_scalar_graph_is_cut_the_longer_its_errors_travel(vertices, rate, steps):
+    """Steps until the error of v0 is within one percent of backprop's gradient."""
+    es = graph.errors(scalar, vertices=vertices, steps=400, rate=rate)(5.0)
+    off = np.abs(es[0] / -jax.grad(scalar)(5.0) - 1)
+    assert np.argmax(off < 0.01) == steps
+
+
+# ------------------------------------------------------------------- locality
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_method_of_update_is_local(name):
+    """A weight's update moves with its own two ends, and with nothing else."""
+    loss, params, *data = case(name)
+    vs, vertices = jax.jit(graph.activities(loss))(params, *data), graph.trace(loss)(params, *data)
+    predict = graph.predictions(loss)
+    es = [draw(v.shape, i) for i, v in enumerate(vs)]
+    leaves = jax.tree.leaves(params)
+
+    @jax.jit
+    def update(vs, es):
+        """(dmu/dW)^T e at the activities given, whatever they are."""
+        _, back = jax.vjp(lambda p: predict(vs, p, *data)[1], params)
+        return jax.tree.leaves(back(es)[0])
+
+    def changed(a, b):
+        return [bool(jnp.any(x != y)) for x, y in zip(a, b)]
+
+    base = update(vs, es)
+    owners = [[] for _ in leaves]
+    for i in range(len(vs)):
+        moved = [e + (j == i) for j, e in enumerate(es)]
+        for leaf, is_changed in enumerate(changed(update(vs, moved), base)):
+            if is_changed:
+                owners[leaf].append(i)
+    for leaf, (post, weights) in enumerate(zip(owners, leaves)):
+        assert post, "every weight predicts some vertex"
+        ends = set(post).union(*(vertices.parents[i] for i in post))
+        elsewhere = [v if i in ends else v + draw(v.shape, 9) for i, v in enumerate(vs)]
+        silent = [e if i in post else draw(e.shape, 8) for i, e in enumerate(es)]
+        assert jnp.array_equal(update(elsewhere, silent)[leaf], base[leaf]), weights.shape
+
+
+def test_on_a_chain_each_weight_has_one_vertex_above_and_one_below():
+    loss, *args = case("multilayer")
+    found = graph.trace(loss)(*args)
+    assert found.parents == [(), (0,), (1,), (2,)]
+    assert found.read_by_loss == (3,)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_updates_of_all_methods_are_local_products_of_their_errors(name):
+    """Z-IL and fixed prediction return (dmu/dW)^T e with their own errors, and no more."""
+    loss, params, *data = case(name)
+
+    @jax.jit
+    def both(params):
+        vs = graph.activities(loss)(params, *data)
+        es = [e[-1] for e in graph.errors(loss)(params, *data)]
+        _, back = jax.vjp(lambda p: graph.predictions(loss)(vs, p, *data), params)
+        return back((jnp.array(-1.0), es))[0], [
+            graph.value_and_grad(loss, method=m)(params, *data)[1] for m in EXACT
+        ]
+
+    local, updates = both(params)
+    for update in updates:
+        assert distance(update, jax.tree.map(jnp.negative, local)) < 1e-10
+
+
+# ------------------------------------------------------------------- inference learning
+
+
+@pytest.mark.parametrize("steps, rate", [(1, 0.1), (20, 0.1), (7, 0.3)])
+def test_inference_learning_on_a_chain_is_the_predictive_coding_chapter(steps, rate):
+    params, x, y = network.init(KEY, (5, 7, 6, 3)), draw((4, 5)), draw((4, 3))
+
+    def loss(params, x, y):
+        return ((network.forward(params, x) - y) ** 2).sum() / 2
+
+    _, found = graph.value_and_grad(loss, method="inference-learning", steps=steps, rate=rate)(
+        params, x, y
+    )
+    xs = predictive_coding.infer(params, x, y, steps=steps, rate=rate)
+    expected = predictive_coding.weight_gradients(xs, predictive_coding.errors(params, xs, y))
+    assert distance(found, jax.tree.map(lambda g: 4 * g, expected)) < 1e-10
+
+
+def test_inference_learning_is_not_backprop():
+    loss, *args = case("multilayer")
+    _, found = graph.value_and_grad(loss, method="inference-learning", steps=100, rate=0.1)(*args)
+    assert cosine(found[0]["W"], jax.grad(loss)(*args)[0]["W"]) < 0.99
+
+
+def test_inference_learning_tends_to_backprop_as_the_loss_is_scaled_down():
+    loss, *args = case("multilayer")
+    expected = jax.grad(loss)(*args)
+
+    def off(small):
+        learn = graph.value_and_grad(
+            lambda *a: small * loss(*a), method="inference-learning", steps=400, rate=0.1
+        )
+        return distance(jax.tree.map(lambda g: g / small, learn(*args)[1]), expected)
+
+    far = [off(small) for small in (0.1, 0.01, 0.001)]
+    assert far[0] > 5 * far[1] > 25 * far[2]
+
+
+def test_inference_learning_through_a_scan_is_that_of_the_unrolled_loop():
+    params, x = models.rnn(3, 4, 2).init(KEY), draw((2, 5, 3))
+
+    def unrolled(params, x):
+        h, total = jnp.zeros((2, 4)), 0.0
+        for t in range(5):
+            h = jnp.tanh(models.affine(params["cell"], jnp.concatenate([x[:, t], h], -1)))
+            total += (models.affine(params["out"], h) ** 2).sum()
+        return total
+
+    def scanned(params, x):
+        return (models.rnn(3, 4, 2).apply(params, x) ** 2).sum()
+
+    a, b = (
+        graph.value_and_grad(f, method="inference-learning", steps=10, rate=0.1)(params, x)
+        for f in (unrolled, scanned)
+    )
+    assert distance(a, b) < 1e-12
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inference_learning_descends_the_energy_on_any_graph(name):
+    loss, *args = case(name)
+    learn = jax.jit(graph.value_and_grad(loss, method="inference-learning", steps=10, rate=0.02))
+    value, update = learn(*args)
+    assert value == pytest.approx(loss(*args))
+    assert all(jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(update))
+
+
+# ------------------------------------------------------------------- what JAX functions may do
+
+
+def chain(x, W, times=2):
+    for _ in range(times):
+        x = jnp.tanh(x @ W)
+    return x
+
+
+W3, X3 = (
+    np.asarray(np.random.default_rng(0).normal(size=(3, 3))),
+    np.asarray(np.random.default_rng(1).normal(size=(2, 3))),
+)
+
+
+def test_a_scan_stays_a_scan():
+    def loss(W, x):
+        return (lax.scan(lambda h, _: (jnp.tanh(h @ W), None), x, None, 50)[0] ** 2).sum()
+
+    for method in EXACT:
+        text = str(jax.make_jaxpr(graph.value_and_grad(loss, method=method, steps=None))(W3, X3))
+        assert text.count("dot_general") < 12
+        assert text.count("length=50") >= 2
+
+
+def test_a_reversed_nested_scan_with_constants_and_inputs():
+    def loss(W, x):
+        def outer(h, x):
+            h, ys = lax.scan(
+                lambda h, y: (jnp.tanh(h @ W + y), h * y), h, jnp.stack([x, x + 1]), reverse=True
+            )
+            return h, ys.sum() + (h @ W).sum()
+
+        h, sums = lax.scan(outer, x, jnp.stack([x, 2 * x, 3 * x]), unroll=2)
+        return (h**2).sum() + (sums**2).sum()
+
+    assert_backprop(loss, W3, X3)
+    first, second = graph.trace(loss)(W3, X3)
+    assert (first.steps, second.steps) == (6, 3)
+    assert (first.depth, second.depth) == (6, 0)
+
+
+def test_a_scan_of_no_steps():
+    def loss(W, x):
+        return ((lax.scan(lambda h, _: (h @ W, h), x, None, 0)[0] @ W) ** 2).sum()
+
+    assert_backprop(loss, W3, X3)
+
+
+def test_nested_jit_and_remat():
+    def loss(W, x):
+        return (jax.checkpoint(jax.jit(chain))(jax.jit(jax.checkpoint(chain))(x, W), W) ** 2).sum()
+
+    assert_backprop(loss, W3, X3)
+    assert graph.trace(loss)(W3, X3).depth == 3
+    assert "remat" in str(jax.make_jaxpr(graph.value_and_grad(loss))(W3, X3))
+
+
+def test_remat_with_a_policy():
+    keep = jax.checkpoint_policies.dots_saveable
+
+    def loss(W, x):
+        return (jax.checkpoint(chain, policy=keep)(x, W) ** 2).sum()
+
+    assert_backprop(loss, W3, X3)
+
+
+def test_functions_with_their_own_derivative_are_atomic():
+    @jax.custom_vjp
+    def straight_through(x, W):
+        return jnp.round(x @ W)
+
+    straight_through.defvjp(
+        lambda x, W: (jnp.round(x @ W), (x, W)), lambda r, g: (g @ r[1].T, r[0].T @ g)
+    )
+
+    @jax.custom_jvp
+    def doubled(x):
+        return 2 * x
+
+    doubled.defjvp(lambda x, t: (2 * x[0], 5 * t[0]))
+
+    def loss(W, x):
+        return (doubled(straight_through(x @ W, W)) ** 2).sum()
+
+    assert_backprop(loss, W3, X3)
+    assert len(graph.trace(loss)(W3, X3)) == 1
+
+
+def test_cond_and_switch_are_atomic():
+    def loss(W, x, i):
+        x = lax.cond(x.sum() > 0, lambda x: x @ W, lambda x: jnp.sin(x), x @ W)
+        return (lax.switch(i, [jnp.tanh, jnp.cos, jnp.exp], x @ W) ** 2).sum()
+
+    for i in range(3):
+        assert_backprop(loss, W3, X3, i)
+    assert len(graph.trace(loss)(W3, X3, 1)) == 2
+
+
+def test_a_while_loop_is_refused_by_name_and_line():
+    def loss(W, x):
+        x = lax.while_loop(lambda s: s.sum() < 1, lambda s: s * 2, x @ W)  # this line
+        return x.sum()
+
+    with pytest.raises(
+        ValueError, match=r"while at .*test_graph\.py:\d+ `x = lax.while_loop.*this line`"
+    ):
+        graph.value_and_grad(loss)(W3, X3)
+
+
+def test_a_while_loop_within_a_cond_within_a_scan_is_refused_too():
+    def loss(W, x):
+        def step(h, _):
+            return lax.cond(
+                True,
+                lambda h: lax.fori_loop(0, h.astype(int)[0, 0], lambda i, h: h * 2, h),
+                jnp.sin,
+                h,
+            ), 0
+
+        return (lax.scan(step, x @ W, None, 2)[0]).sum()
+
+    with pytest.raises(ValueError, match=r"while at .*test_graph"):
+        graph.value_and_grad(loss)(W3, X3)
+
+
+def test_a_while_loop_beside_the_error_is_allowed():
+    def loss(W, x):
+        n = lax.while_loop(lambda n: n < 5, lambda n: n + 1, x[0, 0])
+        turns = lax.while_loop(lambda n: n < W.sum(), lambda n: n + 1, 0)
+        return ((x @ W) ** 2).sum() * n * (1 + turns)
+
+    assert_backprop(loss, W3, X3)
+
+
+def test_an_operation_without_a_derivative_is_refused_by_name_and_line():
+    def loss(W, x):
+        out = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(np.sin, out, x @ W).sum()  # this line
+
+    with pytest.raises(
+        ValueError, match=r"pure_callback at .*test_graph\.py:\d+ `return .*this line`"
+    ):
+        graph.value_and_grad(loss)(W3, X3)
+
+
+def test_stop_gradient_holds():
+    def loss(W, x):
+        return (lax.stop_gradient(x @ W) * (x @ W)).sum() + (lax.stop_gradient(x @ W) ** 2).sum()
+
+    assert_backprop(loss, W3, X3)
+    assert len(graph.trace(loss)(W3, X3)) == 1
+
+
+def test_integers_booleans_keys_and_keywords():
+    def loss(params, tokens, mask, key, *, scale):
+        x = params["table"][tokens] * mask[:, None]
+        keep = random.bernoulli(key, 0.7, x.shape)
+        return scale * ((jnp.where(keep, x, 0) @ params["W"]) ** 2).sum(), {
+            "kept": keep.sum(),
+            "mask": mask,
+        }
+
+    args = (
+        {"table": draw((5, 3)), "W": W3},
+        jnp.array([0, 2, 2]),
+        jnp.array([True, False, True]),
+        KEY,
+    )
+    expected = jax.value_and_grad(loss, has_aux=True)(*args, scale=2.0)
+    for method in EXACT:
+        found = graph.value_and_grad(loss, method=method, has_aux=True)(*args, scale=2.0)
+        assert like(found) == like(expected)
+        assert distance(found[1], expected[1]) < 1e-12
+
+
+def test_several_arguments_are_learned_and_counted_from_the_end():
+    def loss(W, x, V):
+        return ((jnp.tanh(x @ W) @ V) ** 2).sum()
+
+    assert_backprop(loss, W3, X3, W3 + 1, argnums=(0, 2))
+    assert_backprop(loss, W3, X3, W3 + 1, argnums=(-1, 0))
+    assert_backprop(loss, W3, X3, W3 + 1, argnums=1)
+    assert_backprop(loss, W3, X3, W3 + 1, argnums=[2])
+
+
+def test_weights_that_the_loss_reads_itself():
+    def loss(params, x):
+        return (
+            ((x @ params["W"]) ** 2).sum()
+            + 0.1 * (params["W"] ** 2).sum()
+            + params["unused"].sum() * 0
+        )
+
+    assert_backprop(loss, {"W": W3, "unused": np.ones(2)}, X3)
+
+
+def test_half_precision_returns_half_precision():
+    def loss(W, x):
+        return ((jnp.tanh(x @ W) @ W).astype(jnp.float32) ** 2).sum()
+
+    args = jnp.asarray(W3, jnp.bfloat16), jnp.asarray(X3, jnp.bfloat16)
+    for method, options in (
+        *((m, {}) for m in EXACT),
+        ("inference-learning", {"steps": 5, "rate": 0.1}),
+    ):
+        value, update = graph.value_and_grad(loss, method=method, **options)(*args)
+        assert (value.dtype, update.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+# ------------------------------------------------------------------- where it may be used
+
+METHODS = [
+    ("z-il", {}),
+    ("z-il", {"rate": 0.5}),
+    ("fixed-prediction", {}),
+    ("inference-learning", {"steps": 5, "rate": 0.1}),
+]
+
+
+def recurrent(W, x):
+    return (lax.scan(lambda h, _: (jnp.tanh(h @ W), None), x, None, 4)[0] ** 2).sum()
+
+
+@pytest.mark.parametrize("method, options", METHODS)
+def test_vmap_scan_and_jit_around_it_change_nothing(method, options):
+    learn = jax.jit(graph.value_and_grad(recurrent, method=method, **options))
+    xs = draw((3, 2, 3))
+    alone = [learn(W3, x) for x in xs]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *alone)
+    assert distance(jax.jit(jax.vmap(learn, (None, 0)))(W3, xs), stacked) < 1e-12
+    assert distance(lax.scan(lambda c, x: (c, learn(W3, x)), None, xs)[1], stacked) < 1e-12
+    assert distance(lax.map(lambda x: learn(W3, x), xs), stacked) < 1e-12
+
+
+def test_it_trains_inside_a_scan_with_an_optimiser():
+    optimizer = optax.adam(1e-2)
+
+    def step(state, _):
+        W, memory = state
+        value, update = graph.value_and_grad(recurrent)(W, X3)
+        update, memory = optimizer.update(update, memory)
+        return (W + update, memory), value
+
+    losses = jax.jit(lambda W: lax.scan(step, (W, optimizer.init(W)), None, 100)[1])(
+        jnp.asarray(W3)
+    )
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_a_function_that_closes_over_traced_values():
+    def outer(W, x):
+        return graph.value_and_grad(lambda W: recurrent(W, x))(W)[1]
+
+    assert distance(jax.jit(outer)(W3, X3), jax.grad(recurrent)(W3, X3)) < 1e-12
+    assert (
+        distance(jax.vmap(outer, (None, 0))(W3, X3[None]), jax.grad(recurrent)(W3, X3)[None])
+        < 1e-12
+    )
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from pcbook import graph, models
+model = models.lstm(3, 4, 2)
+params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 6, 3))
+loss = lambda params, x: (model.apply(params, x) ** 2).mean()
+expected = jax.grad(loss)(params, x)
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+spread = jax.device_put(x, NamedSharding(mesh, P("batch")))
+def off(a):
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), a, expected)))
+for method in ("z-il", "fixed-prediction"):
+    learn = graph.value_and_grad(loss, method=method)
+    print(off(jax.jit(learn)(params, spread)[1]) < 1e-6)
+    part = jax.pmap(lambda p, x: jax.lax.pmean(learn(p, x)[1], "d"), "d", in_axes=(None, 0))
+    print(off(jax.tree.map(lambda a: a[0], part(params, x.reshape(2, 2, 6, 3)))) < 1e-6)
+    def each(p, x):
+        return jax.lax.pmean(learn(p, x)[1], "batch")
+    specs = {"in_specs": (P(), P("batch")), "out_specs": P(), "check_vma": False}
+    whole = jax.shard_map(each, mesh=mesh, **specs)
+    print(off(jax.jit(whole)(params, x)) < 1e-6)
+"""
+
+
+def test_sharded_over_two_devices_it_is_the_same():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True"] * 6, done.stderr
+
+
+# ------------------------------------------------------------------- vertices
+
+
+def test_a_vertex_is_a_product_with_its_bias_and_tells_where_it_stands():
+    def loss(params, x):
+        h = jnp.tanh(x @ params["W"] + params["b"])  # here
+        return (h @ params["W"]).sum()
+
+    first, second = graph.trace(loss)({"W": W3, "b": np.ones(3)}, X3)
+    assert first.name, first.shape == ("product 1", (2, 3))
+    assert (first.depth, second.depth, first.steps) == (1, 0, 1)
+    assert first.code.endswith("# here")
+    assert first.file == "test_graph.py"
+    assert second.line == first.line + 1
+
+
+def test_only_what_an_error_can_matter_to_is_a_vertex():
+    def loss(W, x):
+        unused = x @ W
+        return ((x @ x.T) @ (x @ W)).sum(), unused @ W
+
+    assert len(graph.trace(loss, has_aux=True)(W3, X3)) == 2
+
+
+def test_vertices_by_name():
+    def loss(W, x):
+        h = checkpoint_name(jnp.tanh(x @ W), "hidden")
+        return (checkpoint_name(h @ W, "out") ** 2).sum()
+
+    args = W3, X3
+    assert [v.name for v in graph.trace(loss)(*args)] == ["product 1", "out"]
+    assert [v.name for v in graph.trace(loss, vertices="named")(*args)] == ["hidden", "out"]
+    assert [v.name for v in graph.trace(loss, vertices=("hidden",))(*args)] == ["hidden"]
+    assert_backprop(loss, *args, vertices="named")
+    assert_backprop(loss, *args, vertices=("hidden",))
+
+
+def test_names_that_repeat_are_numbered():
+    def loss(W, x):
+        for _ in range(3):
+            x = checkpoint_name(jnp.tanh(x @ W), "h")
+        return x.sum()
+
+    assert [v.name for v in graph.trace(loss, vertices="named")(W3, X3)] == ["h 1", "h 2", "h 3"]
+
+
+def test_parents_through_skips_and_time():
+    def loss(W, x):
+        a = x @ W
+        b = jnp.tanh(a) @ W
+        h, _ = lax.scan(lambda h, _: (jnp.tanh(h @ W), None), b + a, None, 3)
+        return (h + a).sum()
+
+    found = graph.trace(loss)(W3, X3)
+    assert found.parents == [(), (0,), (0, 1, 2)]
+    assert found.read_by_loss == (0, 1, 2)
+    assert [v.depth for v in found] == [4, 3, 2]
+
+
+def test_a_graph_of_a_thousand_vertices_is_traced_in_five_seconds_of_work():
+    start = time.process_time()
+    found = graph.trace(lambda W, x: (chain(x, W, 1000) ** 2).sum())(W3, X3)
+    assert (len(found), found.depth) == (1000, 999)
+    assert time.process_time() - start < 5
+
+
+def test_the_table_and_the_picture():
+    loss, *args = case("LSTM")
+    found = graph.trace(loss)(*args)
+    assert repr(found).splitlines()[1].split("  ")[:2] == ["product 1", "4 x 20, 20 times"]
+    es = [e[3] for e in graph.errors(loss)(*args)]
+    assert graph.draw(found, es).axes
+    assert graph.draw(graph.trace(case("transformer")[0])(*case("transformer")[1:])).axes
+
+
+# ------------------------------------------------------------------- bad input
+
+
+def fine(W, x):
+    return ((x @ W) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"method": "backprop"}, "method = 'backprop': must be one of"),
+        ({"method": "fixed-prediction", "steps": 0}, "steps = 0: must be an integer of at least 1"),
+        (
+            {"method": "fixed-prediction", "steps": True},
+            "steps = True: must be an integer of at least 1",
+        ),
+        ({"method": "inference-learning"}, "steps = None: must be given"),
+        ({"steps": 3}, "steps = 3: must be left out for z-il"),
+        ({"rate": 0.0}, "rate = 0.0: must be a positive number"),
+        ({"rate": float("nan")}, "rate = nan: must be a positive number"),
+        (
+            {"vertices": "dots"},
+            "vertices = 'dots': must be 'products', 'named' or a tuple of names",
+        ),
+        ({"vertices": ()}, "vertices = (): must be"),
+        ({"vertices": "named"}, "vertices = 'named': "),
+        ({"vertices": ("h",)}, "vertices = ('h',): no value is called 'h'"),
+        ({"argnums": 2}, "argnums = 2: must name some of the 2 positional arguments"),
+        ({"argnums": ()}, "argnums = (): must name some"),
+        ({"has_aux": True}, "has_aux = True: loss must return a pair"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_value_and_what_is_allowed(options, message):
+    with pytest.raises(ValueError) as raised:
+        graph.value_and_grad(fine, **options)(W3, X3)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "loss, args, message",
+    [
+        (lambda W, x: x @ W, (W3, X3), "loss: must return one real number"),
+        (lambda W, x: (x @ W).sum() > 0, (W3, X3), "loss: must return one real number"),
+        (lambda W, x: W.sum(), (W3, X3), "vertices = 'products': the loss has none"),
+        (
+            lambda W, x: (x @ W).sum(),
+            (np.arange(3), X3),
+            "argnums = 0: what is learned must be real",
+        ),
+    ],
+)
+def test_losses_that_cannot_be_learned_are_refused(loss, args, message):
+    with pytest.raises(ValueError) as raised:
+        graph.value_and_grad(loss)(*args)
+    assert str(raised.value).startswith(message)
+
+
+def test_a_name_within_an_atomic_operation_is_refused():
+    def loss(W, x):
+        return lax.cond(True, lambda x: checkpoint_name(x @ W, "inner"), lambda x: x, x @ W).sum()
+
+    with pytest.raises(ValueError, match="no value is called 'inner'"):
+        graph.value_and_grad(loss, vertices=("inner",))(W3, X3)

@@ -10,7 +10,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 __version__ = "0.1.0"
-__all__ = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+__all__ = sorted(
+    module.name for module in iter_modules(__path__) if not module.name.startswith("_")
+)
 
 
 def __getattr__(name):

@@ -18,7 +18,7 @@ MIME = "application/vnd.pcbook.claim+json"
 
 
 class Claim(NamedTuple):
-    """A sentence of the literature (`source` is a key of references.bib) and what would bear it out."""
+    """A sentence of the literature, its `source` in references.bib, and what would bear it out."""
 
     id: str
     sentence: str
@@ -29,10 +29,12 @@ class Claim(NamedTuple):
 
 @cache
 def ledger() -> dict[str, Claim]:
-    """Every claim of the book by its id: from the installed package, or from book/ of a checkout."""
+    """Every claim of the book by its id, from the installed package or a checkout's book/."""
     installed = resources.files("pcbook") / "claims.yml"
     path = installed if installed.is_file() else Path(__file__).parents[1] / "book" / "claims.yml"
-    return {entry["id"]: Claim(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))}
+    return {
+        entry["id"]: Claim(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))
+    }
 
 
 def check(id: str, measured: str, *, holds: bool, condition: str = "") -> None:
@@ -54,13 +56,17 @@ def check(id: str, measured: str, *, holds: bool, condition: str = "") -> None:
     display(
         {
             "text/plain": "\n".join(f"{name + ':':11}{text}" for name, text in rows.items()),
-            "text/html": _card(rows, holds),
+            "text/html": _card(rows, verdict),
             MIME: {"id": id, "measured": measured, "verdict": verdict},
         },
         raw=True,
+        metadata={"scrapbook": {"name": f"claim:{id}", "mime_prefix": ""}},
     )
 
 
-def _card(rows, holds):
-    terms = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-    return f'<dl class="pcbook-claim pcbook-{"holds" if holds else "fails"}">{terms}</dl>'
+def _card(rows, verdict):
+    lines = "".join(
+        f"<p><strong>{name}.</strong> {escape(text)}</p>" for name, text in rows.items()
+    )
+    kind = {"holds": "holds", "does not hold": "fails"}.get(verdict, "holds-if")
+    return f'<div class="pcbook-claim" data-verdict="{kind}">{lines}</div>'

@@ -62,17 +62,26 @@ class Dataset:
         for split in ("train", "test"):
             _check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
         if self.x_train.shape[1] != self.x_test.shape[1]:
-            raise ValueError(f"x_test has {self.x_test.shape[1]} pixels: must be {self.x_train.shape[1]}, as in x_train")
+            raise ValueError(
+                f"x_test has {self.x_test.shape[1]} pixels: must be {self.x_train.shape[1]}, "
+                "as in x_train"
+            )
 
 
 def _check_split(split, x, y):
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x_{split} has shape {x.shape}: must be (images, pixels) with at least one image")
+        raise ValueError(
+            f"x_{split} has shape {x.shape}: must be (images, pixels) with at least one image"
+        )
     if not np.isfinite(x).all():
-        raise ValueError(f"x_{split} holds {(~np.isfinite(x)).sum()} values that are not finite: all must be")
+        raise ValueError(
+            f"x_{split} holds {(~np.isfinite(x)).sum()} values that are not finite: all must be"
+        )
     if y.shape != x.shape[:1]:
-        raise ValueError(f"y_{split} has shape {y.shape}: must be ({len(x)},), one label for each image")
+        raise ValueError(
+            f"y_{split} has shape {y.shape}: must be ({len(x)},), one label for each image"
+        )
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError(f"y_{split} is {y.dtype} from {y.min()}: must be integer labels from 0")
 
@@ -117,7 +126,7 @@ def cifar10() -> Dataset:
     with tarfile.open(_fetch("cifar10", name, checksum, CIFAR10_MIRRORS)) as archive:
         train = [_cifar_batch(archive, f"data_batch_{i}") for i in range(1, 6)]
         x_test, y_test = _cifar_batch(archive, "test_batch")
-    x_train, y_train = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    x_train, y_train = (np.concatenate(parts) for parts in zip(*train))
     return Dataset(x_train, y_train, x_test, y_test)
 
 
@@ -152,7 +161,9 @@ def _fetch(folder, name, checksum, mirrors):
     failures = []
     for mirror in mirrors:
         try:
-            return Path(pooch.retrieve(f"{mirror}/{name}", checksum, name, CACHE / folder, progressbar=True))
+            return Path(
+                pooch.retrieve(f"{mirror}/{name}", checksum, name, CACHE / folder, progressbar=True)
+            )
         except (OSError, ValueError) as error:
             failures.append(f"  {mirror}/{name}: {error}")
     raise OSError(
@@ -165,7 +176,10 @@ def _fetch(folder, name, checksum, mirrors):
 
 def _local(path, checksum):
     if not path.is_file():
-        raise OSError(f"{path} is missing: PCBOOK_DATA says that it is there. Put it there, or unset PCBOOK_DATA.")
+        raise OSError(
+            f"{path} is missing, where PCBOOK_DATA says that it is. "
+            "Put it there, or unset PCBOOK_DATA to download it."
+        )
     algorithm, expected = checksum.split(":")
     if (found := pooch.file_hash(path, alg=algorithm)) != expected:
         raise OSError(

@@ -25,9 +25,10 @@ from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
+from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 MOST_FRAMES = 400
 INKS = Path(__file__).with_name("inks.mplstyle")
@@ -61,10 +62,17 @@ def explore(draw: Callable[..., Figure], *, alt: str | Callable[..., str], **cho
     combinations = list(itertools.product(*choices.values()))
     with plt.style.context(INKS):
         for values in tqdm(combinations, desc="drawing", unit="frame", delay=2, leave=False):
-            named = dict(zip(choices, values, strict=True))
+            named = dict(zip(choices, values))
             sentence = alt(**named) if callable(alt) else alt.format(**named)
             frames[values] = Picture(draw(**named), sentence)
     return Exploration(choices, frames)
+
+
+def glue(name: str, text: str) -> None:
+    """Keep a computed `text` under a `name`, for the prose to show by {glue:text}`name`."""
+    mime = "application/papermill.record/"
+    kept = {"scrapbook": {"name": name, "mime_prefix": mime}}
+    display({f"{mime}text/plain": text}, raw=True, metadata=kept)
 
 
 class Picture:
@@ -118,7 +126,7 @@ class Exploration(ipywidgets.VBox):
         return stack
 
     def _repr_mimebundle_(self, **keywords):
-        """The widget for a kernel; for a page without one, the first frame and the widget's place."""
+        """The widget for a kernel; for a page with none, the first frame and the widget's place."""
         widget = super()._repr_mimebundle_(**keywords)
         first = next(iter(self.frames.values()))._repr_mimebundle_()
         place = _WIDGET_PLACE.format(model_id=self.model_id)

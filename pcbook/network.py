@@ -13,6 +13,7 @@ Conventions: book/conventions.md
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ class Layer(NamedTuple):
     """The synapses that predict one layer: weights `W` (n_l, n_{l-1}) and biases `b` (n_l,)."""
 
     W: Float[Array, "n_out n_in"]
-    b: Float[Array, "n_out"]
+    b: Float[Array, " n_out"]
 
 
 Params = list[Layer]
@@ -59,7 +60,9 @@ ACTIVATIONS = Table(
     Function("tanh", jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2),
     Function("sigmoid", jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * (1 - jax.nn.sigmoid(x))),
     Function("relu", jax.nn.relu, lambda x: jnp.where(x > 0, 1.0, 0.0).astype(x.dtype)),
-    Function("leaky relu", jax.nn.leaky_relu, lambda x: jnp.where(x >= 0, 1.0, 0.01).astype(x.dtype)),
+    Function(
+        "leaky relu", jax.nn.leaky_relu, lambda x: jnp.where(x >= 0, 1.0, 0.01).astype(x.dtype)
+    ),
 )
 
 # The loss of each sample: prediction (batch, n), target (batch, n) -> (batch,).
@@ -86,7 +89,7 @@ def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
     keys = jax.random.split(key, len(sizes) - 1)
     return [
         Layer(jax.random.normal(k, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
-        for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:])
     ]
 
 
@@ -101,7 +104,9 @@ def predict(layer: Layer, r: Float[Array, "batch n_in"]) -> Float[Array, "batch 
     return r @ layer.W.T + layer.b
 
 
-def activities(params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh") -> Activities:
+def activities(
+    params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh"
+) -> Activities:
     """Forward pass: the activities x_0..x_L, each set to its prediction.
 
     Raises ValueError if `x` does not fit the first layer, or for an unknown activation.
@@ -114,9 +119,18 @@ def activities(params: Params, x: Float[Array, "batch n_0"], activation: str = "
     return xs
 
 
-def forward(params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh") -> Float[Array, "batch n_L"]:
+def forward(
+    params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh"
+) -> Float[Array, "batch n_L"]:
     """The network's prediction mu_L of its output."""
     return activities(params, x, activation)[-1]
+
+
+@cache
+def predictor(activation: str):
+    """`forward` for one activation: the same function at each call, so JAX compiles it once."""
+    ACTIVATIONS[activation]
+    return lambda params, x: forward(params, x, activation)
 
 
 def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -> Layer:
@@ -127,7 +141,12 @@ def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -
     return Layer(delta.T @ r / len(r), delta.mean(0))
 
 
-def check_width(argument: str, array: Array, width: int, layer: str) -> None:
-    """Raise ValueError unless `array` has a row a sample and `width` columns."""
-    if array.ndim != 2 or array.shape[1] != width:
-        raise ValueError(f"{argument} has shape {array.shape}: must be (batch, {width}), as the {layer} layer is wide")
+def check_width(
+    argument: str, array: Array, width: int, layer: str, batch: int | str = "batch"
+) -> None:
+    """Raise ValueError unless `array` has `width` columns and a row a sample."""
+    if array.ndim != 2 or array.shape[1] != width or batch not in ("batch", len(array)):
+        raise ValueError(
+            f"{argument} has shape {array.shape}: must be ({batch}, {width}), "
+            f"{width} being the width of the {layer} layer"
+        )

@@ -11,10 +11,13 @@ Inference lets the activities descend the energy with input and target held fixe
     dx_l/dt = -dF/dx_l = -e_l + (e_{l+1} W_{l+1}) * phi'(x_l),
 
 and learning then descends it once in the weights, dW_l = e_l phi(x_{l-1})^T. Both need
-only what a layer and its neighbours carry (Whittington & Bogacz 2017, eqs. 2.12 to 2.18).
+only what a layer and its neighbours carry (Whittington & Bogacz 2017, sec. 2.2).
 
 Chapter: book/foundations/predictive_coding.ipynb
 """
+
+from functools import cache
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +36,12 @@ from pcbook.network import (
     forward,
     hebbian,
     predict,
+    predictor,
 )
 from pcbook.rules import Rule, stateless
 
 
+@cache
 def rule(
     steps: int = 20,
     rate: float = 0.1,
@@ -55,43 +60,48 @@ def rule(
     model = {"activation": activation, "loss": loss, "precision": precision}
 
     def gradient(params, state, x, y, key):
-        value = output_loss(forward(params, x, activation), y).mean()
         xs = infer(params, x, y, steps=steps, rate=rate, **model)
         es = errors(params, xs, y, **model)
+        value = output_loss(forward(params, x, activation), y).mean()
         return value, weight_gradients(xs, es, activation), state
 
-    return Rule("predictive coding", stateless, gradient, lambda params, x: forward(params, x, activation))
+    return Rule("predictive coding", stateless, gradient, predictor(activation))
 
 
 def errors(
     params: Params,
     xs: Activities,
-    y: Float[Array, "batch n_L"],
+    y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
     precision: float = 1.0,
 ) -> Activities:
-    """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`."""
-    mus = [predict(layer, r) for layer, r in zip(params, firing(xs, activation), strict=True)]
-    hidden = [x - mu for x, mu in zip(xs[1:], mus[:-1], strict=True)]
-    return [*hidden, -precision * LOSSES[loss].slope(mus[-1], y)]
+    """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
+
+    With no target, `y` None, the output is free and takes on its prediction: e_L = 0.
+    """
+    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
+    output = jnp.zeros_like(mu) if y is None else -precision * LOSSES[loss].slope(mu, y)
+    return [*(x - m for x, m in zip(xs[1:], mus)), output]
 
 
 def energy(
     params: Params,
     xs: Activities,
-    y: Float[Array, "batch n_L"],
+    y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
     precision: float = 1.0,
 ) -> Float[Array, " batch"]:
-    """The energy F of each sample: squared prediction errors of the hidden layers, and the loss."""
-    *hidden, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation), strict=True)]
-    explained = sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], hidden, strict=True))
-    return explained + precision * LOSSES[loss](mu, y)
+    """The energy F of each sample: half the squared errors of the hidden layers, and pi loss."""
+    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
+    output = 0.0 if y is None else precision * LOSSES[loss](mu, y)
+    return sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], mus)) + output
 
 
-def velocities(params: Params, xs: Activities, es: Activities, activation: str = "tanh") -> Activities:
+def velocities(
+    params: Params, xs: Activities, es: Activities, activation: str = "tanh"
+) -> Activities:
     """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
 
     A layer is pulled to the prediction from below and pushed to explain the error above.
@@ -100,7 +110,7 @@ def velocities(params: Params, xs: Activities, es: Activities, activation: str =
     phi = ACTIVATIONS[activation]
     hidden = [
         -e + (above @ layer.W) * phi.slope(x)
-        for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:], strict=True)
+        for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:])
     ]
     return [es[0] @ params[0].W, *hidden]
 
@@ -108,45 +118,76 @@ def velocities(params: Params, xs: Activities, es: Activities, activation: str =
 def infer(
     params: Params,
     x: Float[Array, "batch n_0"],
-    y: Float[Array, "batch n_L"],
+    y: Float[Array, "batch n_L"] | None,
     *,
     steps: int = 20,
     rate: float = 0.1,
     activation: str = "tanh",
     loss: str = "squared error",
     precision: float = 1.0,
+    start: Activities | None = None,
     trajectory: bool = False,
 ) -> Activities:
-    """Descend the energy in the activities, with input and target clamped.
+    """Descend the energy in the activities, with the input clamped, and the target if there is one.
 
-    `steps` Euler steps of size `rate` from the forward pass. Returns x_0..x_{L-1}, or with
-    `trajectory` the same with a leading axis of the steps + 1 moments. Raises ValueError
-    for steps < 1, rate <= 0, precision <= 0, an unknown name, or a shape that does not fit.
+    `steps` Euler steps of size `rate` from the activities `start` = x_0..x_{L-1}, by default
+    those of the forward pass. Returns x_0..x_{L-1}, or with `trajectory` the same with a
+    leading axis of the steps + 1 moments. Raises ValueError for steps < 1, rate <= 0,
+    precision <= 0, an unknown name, or a shape that does not fit.
     """
     check_inference(steps, rate, precision)
-    check_width("y", y, len(params[-1].b), "output")
+    if y is not None:
+        check_width("y", y, len(params[-1].b), "output", len(x))
 
     def step(xs, _):
         es = errors(params, xs, y, activation, loss, precision)
         vs = velocities(params, xs, es, activation)
-        xs = [x, *(h + rate * v for h, v in zip(xs[1:], vs[1:], strict=True))]
+        xs = [x, *(h + rate * v for h, v in zip(xs[1:], vs[1:]))]
         return xs, xs if trajectory else None
 
-    start = activities(params, x, activation)[:-1]
+    start = activities(params, x, activation)[:-1] if start is None else start
     end, path = lax.scan(step, start, length=steps)
     if not trajectory:
         return end
-    return [jnp.concatenate([first[None], rest]) for first, rest in zip(start, path, strict=True)]
+    return [jnp.concatenate([first[None], rest]) for first, rest in zip(start, path)]
 
 
 def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -> list[Layer]:
     """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse."""
-    return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation), strict=True)]
+    return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
+
+
+def infer_size(
+    light: float,
+    *,
+    prior_mean: float = 3.0,
+    prior_variance: float = 1.0,
+    light_variance: float = 1.0,
+    steps: int = 300,
+    rate: float = 0.01,
+) -> Float[Array, " moments"]:
+    """One neuron infers the size of a thing from the light that it reflects, g(size) = size^2.
+
+    Gradient descent on (size - prior_mean)^2 / (2 prior_variance) + (light - size^2)^2 /
+    (2 light_variance), from the prior's mean: the size at the steps + 1 moments
+    (Bogacz 2017, exercise 2; arbitrary units). Raises ValueError for steps < 1
+    or rate <= 0.
+    """
+    check_inference(steps, rate, 1.0)
+
+    def step(size, _):
+        prior_error = (size - prior_mean) / prior_variance
+        light_error = (light - size**2) / light_variance
+        size = size + rate * (-prior_error + light_error * 2 * size)
+        return size, size
+
+    start = jnp.float32(prior_mean)
+    return jnp.append(start, lax.scan(step, start, length=steps)[1])
 
 
 def check_inference(steps: int, rate: float, precision: float) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
-    if steps < 1 or steps != int(steps):
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps = {steps}: must be an integer of at least 1")
     for name, value in (("rate", rate), ("precision", precision)):
         if not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
@@ -155,7 +196,7 @@ def check_inference(steps: int, rate: float, precision: float) -> None:
 
 def imagine(
     params: Params,
-    y: Float[Array, "batch n_L"],
+    y: Float[Array, "batch n_L"] | None,
     prior: Float[Array, " n_0"],
     *,
     steps: int,
@@ -166,18 +207,23 @@ def imagine(
 
     The input is held near a Gaussian prior of unit variance, e_0 = x_0 - prior, and starts there.
     """
+    check_inference(steps, rate, 1.0)
+
     def step(xs, _):
         es = errors(params, xs, y, activation)
         vs = velocities(params, xs, es, activation)
         vs[0] = vs[0] - (xs[0] - prior)
-        return [x + rate * v for x, v in zip(xs, vs, strict=True)], None
+        return [x + rate * v for x, v in zip(xs, vs)], None
 
     start = activities(params, jnp.broadcast_to(prior, (len(y), len(prior))), activation)[:-1]
     return lax.scan(step, start, length=steps)[0][0]
 
 
 def equilibrated_energy(
-    params: Params, x: Float[Array, "batch n_0"], y: Float[Array, "batch n_L"], precision: float = 1.0
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"],
+    precision: float = 1.0,
 ) -> Float[Array, " batch"]:
     """The energy at the equilibrium of a linear network, in closed form.
 

@@ -20,7 +20,7 @@ import optax
 from jax import random
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pcbook import network
 from pcbook.data import Dataset
@@ -61,9 +61,11 @@ def stateless(key, params) -> tuple:
     return ()
 
 
-def accuracy(rule: Rule, params, x: Float[Array, "n pixels"], y: Int[Array, " n"]) -> Float[Array, ""]:
+def accuracy(
+    predict: Callable[..., Array], params, x: Float[Array, "n pixels"], y: Int[Array, " n"]
+) -> Float[Array, ""]:
     """Share of the images `x` whose largest output is the label `y`; chance is 1 / classes."""
-    return (rule.predict(params, x).argmax(-1) == y).mean()
+    return (predict(params, x).argmax(-1) == y).mean()
 
 
 def fit(
@@ -75,7 +77,6 @@ def fit(
     epochs: int,
     batch_size: int,
     key: Key[Array, ""],
-    progress: bool = True,
 ) -> Fit:
     """Train `params` with a rule, an optax optimiser and shuffled mini-batches.
 
@@ -86,29 +87,33 @@ def fit(
     classes = _check(rule, params, dataset, epochs, batch_size)
     y = jax.nn.one_hot(dataset.y_train, classes)
     init_key, key = random.split(key)
-    params = jax.tree.map(jnp.copy, params)
     carry = (params, rule.init(init_key, params), optimizer.init(params))
+    carry = jax.tree.map(jnp.copy, carry)  # an epoch donates its buffers, which may be shared
     rows = []
-    for epoch_key in tqdm(random.split(key, epochs), desc=rule.name, unit="epoch", disable=not progress, leave=False):
-        carry, loss = _jitted_epoch(rule, optimizer, batch_size, carry, dataset.x_train, y, epoch_key)
-        rows.append((loss, _jitted_accuracy(rule, carry[0], dataset.x_test, dataset.y_test)))
+    for epoch_key in tqdm(random.split(key, epochs), desc=rule.name, unit="epoch", leave=False):
+        carry, loss = _jitted_epoch(
+            rule.gradient, optimizer, batch_size, carry, dataset.x_train, y, epoch_key
+        )
+        test = _jitted_accuracy(rule.predict, carry[0], dataset.x_test, dataset.y_test)
+        rows.append((loss, test))
     return Fit(carry[0], carry[1], History(*np.array(rows).T))
 
 
-def _epoch(rule, optimizer, batch_size, carry, x, y, key):
+def _epoch(gradient, optimizer, batch_size, carry, x, y, key):
     """Every batch of the shuffled images once: the carry, and the mean loss."""
     shuffle_key, key = random.split(key)
     batches = len(x) // batch_size
-    order = random.permutation(shuffle_key, len(x))[: batches * batch_size].reshape(batches, batch_size)
+    order = random.permutation(shuffle_key, len(x))[: batches * batch_size]
 
     def step(carry, batch):
         params, state, memory = carry
         rows, key = batch
-        loss, update, state = rule.gradient(params, state, x[rows], y[rows], key)
+        loss, update, state = gradient(params, state, x[rows], y[rows], key)
         update, memory = optimizer.update(update, memory, params)
         return (optax.apply_updates(params, update), state, memory), loss
 
-    carry, losses = jax.lax.scan(step, carry, (order, random.split(key, batches)))
+    each = (order.reshape(batches, batch_size), random.split(key, batches))
+    carry, losses = jax.lax.scan(step, carry, each)
     return carry, losses.mean()
 
 
@@ -121,11 +126,15 @@ def _check(rule, params, dataset, epochs, batch_size):
     if epochs < 1:
         raise ValueError(f"epochs = {epochs}: must be at least 1")
     if not 1 <= batch_size <= len(dataset.x_train):
-        raise ValueError(f"batch_size = {batch_size}: must be 1 to {len(dataset.x_train)}, the number of images")
+        raise ValueError(
+            f"batch_size = {batch_size}: must be 1 to {len(dataset.x_train)}, the number of images"
+        )
     classes = jax.eval_shape(rule.predict, params, dataset.x_train[:1]).shape[1]
     for name in ("y_train", "y_test"):
         if (largest := getattr(dataset, name).max()) >= classes:
-            raise ValueError(f"{name} holds the label {largest}: must be 0 to {classes - 1}, one for each output")
+            raise ValueError(
+                f"{name} holds the label {largest}: must be 0 to {classes - 1}, one for each output"
+            )
     return classes
 
 
@@ -152,16 +161,19 @@ class Comparison(NamedTuple):
     def table(self) -> str:
         """Final test accuracy in %, mean over seeds, at every rate; * marks the best rate."""
         width = max(map(len, self.names))
-        lines = [" " * width + "".join(f"{rate:>9g}" for rate in self.rates) + "   test % (mean ± sd over seeds)"]
-        for name, accuracies, best in zip(self.names, 100 * self.test[..., -1], self.best, strict=True):
-            cells = "".join(f"{a:>8.1f}{'*' if i == best else ' '}" for i, a in enumerate(accuracies.mean(1)))
-            lines.append(f"{name:{width}}{cells}  {accuracies[best].mean():.1f} ± {accuracies[best].std():.1f}")
+        rates = "".join(f"{rate:>9g}" for rate in self.rates)
+        lines = [f"{'':{width}}{rates}   best rate (mean ± sd over seeds)"]
+        for name, percent, best in zip(self.names, 100 * self.test[..., -1], self.best):
+            marks = ("*" if i == best else " " for i in range(len(percent)))
+            cells = "".join(f"{p:>8.1f}{mark}" for p, mark in zip(percent.mean(1), marks))
+            chosen = percent[best]
+            lines.append(f"{name:{width}}{cells}   {chosen.mean():.1f} ± {chosen.std():.1f}")
         return "\n".join(lines)
 
     def plot(self, ax) -> None:
         """Draw the test accuracy in % against epochs: the mean over seeds, and their range."""
         epochs = np.arange(1, self.test.shape[-1] + 1)
-        for name, curves in zip(self.names, 100 * self.curves(), strict=True):
+        for name, curves in zip(self.names, 100 * self.curves()):
             (line,) = ax.plot(epochs, curves.mean(0), label=name)
             ax.fill_between(epochs, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.2)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)")
@@ -179,7 +191,6 @@ def compare(
     epochs: int = 10,
     batch_size: int = 32,
     key: Key[Array, ""],
-    progress: bool = True,
 ) -> Comparison:
     """Train networks of `sizes` by every rule, at every learning rate, from several seeds.
 
@@ -188,10 +199,10 @@ def compare(
     """
     grid, keys = jnp.array(rates, jnp.float32), random.split(key, seeds)
     results = []
-    for rule in tqdm(rules, desc="rules", disable=not progress, leave=False):
+    for rule in tqdm(rules, desc="rules", leave=False):
         run = partial(_run, rule, tuple(sizes), dataset, optimizer, epochs, batch_size)
         results.append(jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(grid, keys))
-    validation, test = (np.stack(part) for part in zip(*results, strict=True))
+    validation, test = (np.stack(part) for part in zip(*results))
     return Comparison(tuple(rule.name for rule in rules), tuple(rates), validation, test)
 
 
@@ -205,9 +216,9 @@ def _run(rule, sizes, dataset, optimizer, epochs, batch_size, rate, key):
     y, step_size = jax.nn.one_hot(labels, classes), optimizer(rate)
 
     def epoch(carry, key):
-        carry, _ = _epoch(rule, step_size, batch_size, carry, x[rest], y[rest], key)
-        validation = accuracy(rule, carry[0], x[held_out], labels[held_out])
-        return carry, (validation, accuracy(rule, carry[0], dataset.x_test, dataset.y_test))
+        carry, _ = _epoch(rule.gradient, step_size, batch_size, carry, x[rest], y[rest], key)
+        validation = accuracy(rule.predict, carry[0], x[held_out], labels[held_out])
+        return carry, (validation, accuracy(rule.predict, carry[0], dataset.x_test, dataset.y_test))
 
     carry = (params, rule.init(state_key, params), step_size.init(params))
     return jax.lax.scan(epoch, carry, random.split(key, epochs))[1]

@@ -31,14 +31,15 @@ ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"
 KEYS = CACHE / "keys.json"
 PAGES = ROOT / "_build" / "html"
+MADE_FROM = ROOT / "_build" / "made_from"
 AT_A_TIME = 2
 
 
 def main() -> None:
     os.chdir(ROOT)
     os.environ["TQDM_DISABLE"] = "1"  # progress bars are for readers, not for pages
-    run_chapters(chapters())
-    build_pages()
+    keys = run_chapters(chapters())
+    build_pages(keys)
     print(f"\nThe book is at {PAGES / 'index.html'}\nRead it there, or with `make serve`.")
 
 
@@ -122,8 +123,11 @@ def digest(file: Path) -> str:
 # --- running them ---
 
 
-def run_chapters(chapters: list[Path]) -> None:
-    """Bring the cache up to date, or exit with the tracebacks of the cells that failed."""
+def run_chapters(chapters: list[Path]) -> dict[Path, str]:
+    """Bring the cache up to date, or exit with the tracebacks of the cells that failed.
+
+    Returns the key of each chapter.
+    """
     store = get_cache(str(CACHE))
     keys = json.loads(KEYS.read_text()) if KEYS.exists() else {}
     notebooks = {chapter: nbformat.read(chapter, as_version=4) for chapter in chapters}
@@ -153,6 +157,7 @@ def run_chapters(chapters: list[Path]) -> None:
             KEYS.write_text(json.dumps(keys, indent=1))
     if failures:
         sys.exit("\n\n".join(failures))
+    return wanted
 
 
 def cached(store, notebook) -> bool:
@@ -163,15 +168,26 @@ def cached(store, notebook) -> bool:
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> ExecutionResult:
-    return single_nb_execution(notebook, cwd=str(folder), timeout=300, allow_errors=False)
+    """Run a notebook in a kernel of its own, one that says nothing but errors."""
+    quietly = ["--IPKernelApp.log_level=ERROR"]
+    return single_nb_execution(
+        notebook, cwd=str(folder), timeout=300, allow_errors=False, extra_arguments=quietly
+    )
 
 
-def build_pages() -> None:
-    """Make the HTML, with warnings as errors."""
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "--all", "-q"]
-    built = subprocess.run([*command, "-W", "-n", "--keep-going"], check=False)
-    if built.returncode:
+def build_pages(keys: dict[Path, str]) -> None:
+    """Make the HTML, with warnings as errors, unless it was made from just these files."""
+    files = [Path(f) for f in ("_config.yml", "_toc.yml", "package-lock.json", "requirements.txt")]
+    files += sorted(p for p in Path("book").rglob("*") if p.is_file() and p.suffix != ".pyc")
+    inputs = "\n".join([*map(digest, files), *map(str, files), *keys.values()])
+    if MADE_FROM.exists() and MADE_FROM.read_text() == inputs:
+        return
+    MADE_FROM.unlink(missing_ok=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    strictly = ["--all", "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run([jupyter_book, "build", ".", *strictly], check=False).returncode:
         sys.exit("The pages were not built: see the warnings above.")
+    MADE_FROM.write_text(inputs)
 
 
 if __name__ == "__main__":

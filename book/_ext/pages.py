@@ -21,12 +21,10 @@ ROOT = Path(__file__).parents[2]
 STATIC = Path(__file__).with_name("static")
 
 # What of the npm packages goes where under `_static/`.
-SCRIPTS = {
-    "mathjax/es5": "mathjax",
-    "@jupyter-widgets/html-manager/dist/embed.js": "widgets/embed.js",
-}
-MATHJAX_PARTS = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre"]
+MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre"]
+WIDGETS = ["embed.js", "*.woff2"]
 
+KINDS = {"holds": "pcbook-holds", "does not hold": "pcbook-fails"}
 CLAIM = "application/vnd.pcbook.claim+json"
 
 
@@ -38,18 +36,28 @@ def bundle_scripts(app: Sphinx) -> None:
     if not packages.is_dir():
         raise ExtensionError("node_modules is missing: run `npm ci`, or `make book`, which does")
     static = Path(app.outdir, "_static")
-    for part in MATHJAX_PARTS:
-        copy(packages / "mathjax/es5" / part, static / "mathjax" / part)
-    copy(packages / "@jupyter-widgets/html-manager/dist/embed.js", static / "widgets/embed.js")
+    copy(packages / "mathjax/es5", MATHJAX, static / "mathjax")
+    copy(packages / "@jupyter-widgets/html-manager/dist", WIDGETS, static / "widgets")
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder, making the folders above it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)
+def copy(source: Path, patterns: list[str], target: Path) -> None:
+    """Copy the files and folders of `source` that match, keeping their places."""
+    for found in (path for pattern in patterns for path in source.glob(pattern)):
+        place = target / found.relative_to(source)
+        if found.is_dir():
+            shutil.copytree(found, place, dirs_exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(found, place)
+
+
+def drop_thebe(app: Sphinx, pagename, templatename, context: dict, doctree) -> None:
+    """Leave out the script that Jupyter Book adds to run cells on somebody else's server."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+    ]
 
 
 class measured(nodes.General, nodes.Inline, nodes.Element):
@@ -71,7 +79,7 @@ class Ledger(SphinxDirective):
             f"{claim['sentence']} {{cite:p}}`{claim['source']}`\n\n"
             f"*Holds if:* {claim['criterion']} &ensp; [Chapter](/{chapter}.ipynb)"
         )
-        card = nodes.container(classes=["pcbook-claim", "admonition"])
+        card = nodes.container(classes=["pcbook-claim"])
         card += self.parse_text_to_nodes(text)
         card += nodes.paragraph("", "", measured(chapter=chapter, claim=claim["id"]))
         return [card]
@@ -85,7 +93,7 @@ def fill_ledger(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             logger.warning("%s.ipynb never checks claim %r", place["chapter"], place["claim"])
             result = {"measured": "", "verdict": "not measured"}
         card = place.parent.parent
-        card["classes"].append("pcbook-verdict-" + result["verdict"].split()[0])
+        card["classes"].append(KINDS.get(result["verdict"], "pcbook-holds-if"))
         place.replace_self(
             [nodes.strong("", result["verdict"].capitalize()), nodes.Text(f": {result['measured']}")]
         )
@@ -105,6 +113,7 @@ def setup(app: Sphinx) -> dict:
     app.add_node(measured)
     app.connect("builder-inited", bundle_scripts)
     app.connect("doctree-resolved", fill_ledger)
+    app.connect("html-page-context", drop_thebe)
     app.connect("config-inited", lambda app, config: config.html_static_path.append(str(STATIC)))
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")

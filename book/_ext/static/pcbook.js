@@ -23,3 +23,8 @@
         }
   }).observe(document.body, { childList: true, subtree: true });
 })();
+
+// The widgets ask for MathJax 2, which is not here; none of their words is mathematics.
+document.addEventListener("DOMContentLoaded", () => {
+  if (window.MathJax) window.MathJax.Hub = { Queue() {} };
+});

@@ -20,11 +20,12 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -49,8 +50,10 @@ def picture(figure: Figure, *, alt: str) -> "Picture":
     return Picture(figure, alt)
 
 
-def explore(draw: Callable[..., Figure], *, alt: str | Callable[..., str], **choices: Sequence):
-    """A figure with one slider for each of the `choices`.
+def explore(
+    draw: Callable[..., Figure], *, alt: str | Callable[..., str], **choices
+) -> "Exploration":
+    """A figure with one slider for each of the `choices`, which are sequences of values.
 
     `draw(**values)` returns the matplotlib figure at one value of every choice;
     the first value of each is where the reader starts. `alt` says in a sentence
@@ -78,7 +81,7 @@ def glue(name: str, text: str) -> None:
 class Picture:
     """A drawn figure: an image that carries its alt text wherever it is shown."""
 
-    def __init__(self, figure: Figure, alt: str):
+    def __init__(self, figure, alt: str):
         if not isinstance(figure, Figure):
             raise ValueError(f"figure = {figure!r}: must be a matplotlib Figure")
         if not isinstance(alt, str) or not alt.strip():
@@ -108,10 +111,11 @@ class Picture:
 class Exploration(ipywidgets.VBox):
     """Sliders above a stack of pictures, linked in the browser and not in Python."""
 
-    def __init__(self, choices: dict[str, Sequence], frames: dict[tuple, Picture]):
+    def __init__(self, choices: dict, frames: dict[tuple, Picture]):
         self.choices = choices
         self.frames = frames
-        self.sliders = [_slider(name, values) for name, values in choices.items()]
+        width = f"{max(map(len, choices))}ch"
+        self.sliders = [_slider(name, values, width) for name, values in choices.items()]
         self._plain = {"layout": ipywidgets.Layout(), "style": ipywidgets.HTML().style}
         super().__init__([*self.sliders, self._stack(())])
 
@@ -152,7 +156,7 @@ _WIDGET_PLACE = (
 )
 
 
-def _check(choices: dict[str, Sequence]) -> None:
+def _check(choices: dict) -> None:
     """Raise the ValueError that tells an author what is wrong with the choices."""
     if not choices:
         raise ValueError("choices = {}: must name at least one, as in steps=(0, 5, 10)")
@@ -164,17 +168,17 @@ def _check(choices: dict[str, Sequence]) -> None:
         raise ValueError(f"choices make {frames} frames: must be at most {MOST_FRAMES}")
 
 
-def _slider(name: str, values: Sequence) -> ipywidgets.SelectionSlider:
+def _slider(name: str, values, name_width: str) -> ipywidgets.SelectionSlider:
     return ipywidgets.SelectionSlider(
         options=[(_label(value), place) for place, value in enumerate(values)],
         description=name.replace("_", " "),
-        style={"description_width": "initial"},
+        style={"description_width": name_width},
         layout={"width": "auto", "max_width": "32em"},
     )
 
 
 def _label(value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _drawn(figure: Figure) -> Image.Image:

@@ -36,11 +36,17 @@ AT_A_TIME = 2
 
 
 def main() -> None:
-    os.chdir(ROOT)
-    os.environ["TQDM_DISABLE"] = "1"  # progress bars are for readers, not for pages
+    enter_root()
     keys = run_chapters(chapters())
     build_pages(keys)
     print(f"\nThe book is at {PAGES / 'index.html'}\nRead it there, or with `make serve`.")
+
+
+def enter_root() -> None:
+    """Work from the repository's root, without progress bars: they would land on the pages."""
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    os.environ["TQDM_DISABLE"] = "1"
 
 
 def chapters() -> list[Path]:

@@ -1,9 +1,10 @@
-"""What the book's pages need beyond Jupyter Book: their own scripts, and the claims ledger.
+"""What the pages need beyond Jupyter Book: their own scripts, and the ledger.
 
 The pages ask no third party for anything. MathJax and the widget manager are
-copied out of the pinned npm packages, next to the book's own style and script.
+copied from the pinned npm packages, next to the book's own style and script.
 """
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -20,12 +21,16 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 STATIC = Path(__file__).with_name("static")
 
-# What of the npm packages goes where under `_static/`.
-MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre"]
+# What of the npm packages goes under `_static/`.
+MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
+MATHJAX += ["a11y", "sre"]
 WIDGETS = ["embed.js", "*.woff2"]
 
-KINDS = {"holds": "pcbook-holds", "does not hold": "pcbook-fails"}
 CLAIM = "application/vnd.pcbook.claim+json"
+KINDS = {"holds": "pcbook-holds", "does not hold": "pcbook-fails"}
+
+
+# --- scripts ---
 
 
 def bundle_scripts(app: Sphinx) -> None:
@@ -34,15 +39,16 @@ def bundle_scripts(app: Sphinx) -> None:
         return
     packages = ROOT / "node_modules"
     if not packages.is_dir():
-        raise ExtensionError("node_modules is missing: run `npm ci`, or `make book`, which does")
+        raise ExtensionError("node_modules is missing: `make book` brings it")
     static = Path(app.outdir, "_static")
     copy(packages / "mathjax/es5", MATHJAX, static / "mathjax")
-    copy(packages / "@jupyter-widgets/html-manager/dist", WIDGETS, static / "widgets")
+    manager = packages / "@jupyter-widgets/html-manager/dist"
+    copy(manager, WIDGETS, static / "widgets")
 
 
 def copy(source: Path, patterns: list[str], target: Path) -> None:
-    """Copy the files and folders of `source` that match, keeping their places."""
-    for found in (path for pattern in patterns for path in source.glob(pattern)):
+    """Copy what matches in `source`, files and folders, each to its place."""
+    for found in itertools.chain(*map(source.glob, patterns)):
         place = target / found.relative_to(source)
         if found.is_dir():
             shutil.copytree(found, place, dirs_exist_ok=True)
@@ -51,57 +57,85 @@ def copy(source: Path, patterns: list[str], target: Path) -> None:
             shutil.copy2(found, place)
 
 
-def drop_thebe(app: Sphinx, pagename, templatename, context: dict, doctree) -> None:
-    """Leave out the script that Jupyter Book adds to run cells on somebody else's server."""
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
-    ]
+def drop_thebe(app, pagename, templatename, context: dict, doctree) -> None:
+    """Leave out the script that would run cells on somebody else's server."""
+
+    def is_thebe(script) -> bool:
+        body = script.attributes.get("body") or ""
+        return "thebe" in f"{script.filename} {body}".lower()
+
+    scripts = context["script_files"]
+    context["script_files"] = [s for s in scripts if not is_thebe(s)]
 
 
-class measured(nodes.General, nodes.Inline, nodes.Element):
-    """The place in the ledger where what a chapter measured will stand."""
+def add_static(app: Sphinx, config) -> None:
+    """Let the pages have the book's own style and script."""
+    config.html_static_path.append(str(STATIC))
+
+
+# --- the claims ledger ---
+
+
+class measured(nodes.General, nodes.Element):
+    """The place in the ledger for what a chapter measured."""
 
 
 class Ledger(SphinxDirective):
-    """```{ledger}```: every claim of `book/claims.yml`, what we measured, and the verdict."""
+    """The claims of `book/claims.yml`, each with what we measured."""
 
     def run(self):
         claims = ROOT / "book/claims.yml"
         self.env.note_dependency(str(claims))
-        return [node for claim in yaml.safe_load(claims.read_text()) for node in self.entry(claim)]
+        return [
+            self.card(claim) for claim in yaml.safe_load(claims.read_text())
+        ]
 
-    def entry(self, claim: dict) -> list[nodes.Node]:
-        """A claim as a definition: the sentence and its source, then what was measured."""
-        chapter = next(doc for doc in self.env.found_docs if doc.endswith("/" + claim["chapter"]))
+    def card(self, claim: dict) -> nodes.Element:
+        """The sentence, its source and criterion, and room for the result."""
+        ending = f"/{claim['chapter']}"
+        chapter = next(
+            doc for doc in self.env.found_docs if doc.endswith(ending)
+        )
         text = (
-            f"{claim['sentence']} {{cite:p}}`{claim['source']}`\n\n"
-            f"*Holds if:* {claim['criterion']} &ensp; [Chapter](/{chapter}.ipynb)"
+            f"**Claim.** {claim['sentence']} "
+            f"{{cite:p}}`{claim['source']}`\n\n"
+            f"**Criterion.** {claim['criterion']}\n\n"
+            f"**Chapter.** [](/{chapter}.ipynb)"
         )
         card = nodes.container(classes=["pcbook-claim"])
         card += self.parse_text_to_nodes(text)
-        card += nodes.paragraph("", "", measured(chapter=chapter, claim=claim["id"]))
-        return [card]
+        card += measured(chapter=chapter, claim=claim["id"])
+        return card
 
 
 def fill_ledger(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Put what the executed chapters measured where the ledger left room for it."""
+    """Put what the executed chapters measured where the ledger left room."""
     for place in list(doctree.findall(measured)):
-        result = result_of(app, place["chapter"], place["claim"])
+        chapter, claim = place["chapter"], place["claim"]
+        result = result_of(app, chapter, claim)
         if result is None:
-            logger.warning("%s.ipynb never checks claim %r", place["chapter"], place["claim"])
-            result = {"measured": "", "verdict": "not measured"}
-        card = place.parent.parent
-        card["classes"].append(KINDS.get(result["verdict"], "pcbook-holds-if"))
-        place.replace_self(
-            [nodes.strong("", result["verdict"].capitalize()), nodes.Text(f": {result['measured']}")]
-        )
+            logger.warning("%s.ipynb never checks claim %r", chapter, claim)
+            result = {"measured": "nothing yet", "verdict": "none"}
+        kind = KINDS.get(result["verdict"], "pcbook-holds-if")
+        place.parent["classes"].append(kind)
+        rows = {
+            "Measured.": result["measured"],
+            "Verdict.": result["verdict"],
+        }
+        place.replace_self([row(name, text) for name, text in rows.items()])
+
+
+def row(name: str, text: str) -> nodes.paragraph:
+    """A line of a claim's card."""
+    return nodes.paragraph(
+        "", "", nodes.strong("", name), nodes.Text(f" {text}")
+    )
 
 
 def result_of(app: Sphinx, chapter: str, claim: str) -> dict | None:
-    """What `chapter`, as executed in this build, says of `claim`; None if it says nothing."""
-    glued = Path(app.outdir).parent / "jupyter_execute" / f"{chapter}.glue.json"
+    """What `chapter` says of `claim` in this build; None if nothing."""
+    executed = Path(app.outdir).parent / "jupyter_execute"
+    glued = executed / f"{chapter}.glue.json"
     if not glued.exists():
         return None
     output = json.loads(glued.read_text()).get(f"claim:{claim}")
@@ -109,12 +143,13 @@ def result_of(app: Sphinx, chapter: str, claim: str) -> dict | None:
 
 
 def setup(app: Sphinx) -> dict:
+    """Tell Sphinx of all this."""
     app.add_directive("ledger", Ledger)
     app.add_node(measured)
+    app.connect("config-inited", add_static)
     app.connect("builder-inited", bundle_scripts)
-    app.connect("doctree-resolved", fill_ledger)
     app.connect("html-page-context", drop_thebe)
-    app.connect("config-inited", lambda app, config: config.html_static_path.append(str(STATIC)))
+    app.connect("doctree-resolved", fill_ledger)
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,7 +16,7 @@ only what a layer and its neighbours carry (Whittington & Bogacz 2017, sec. 2.2)
 Chapter: book/foundations/predictive_coding.ipynb
 """
 
-from functools import cache
+from functools import cache, partial
 from numbers import Integral
 
 import jax
@@ -39,6 +39,8 @@ from pcbook.network import (
     predictor,
 )
 from pcbook.rules import Rule, stateless
+
+Number = float | Float[Array, ""]  # a constant, or one of many under jax.vmap
 
 
 @cache
@@ -74,7 +76,7 @@ def errors(
     y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
-    precision: float = 1.0,
+    precision: Number = 1.0,
 ) -> Activities:
     """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
 
@@ -91,11 +93,11 @@ def energy(
     y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
-    precision: float = 1.0,
+    precision: Number = 1.0,
 ) -> Float[Array, " batch"]:
     """The energy F of each sample: half the squared errors of the hidden layers, and pi loss."""
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    output = 0.0 if y is None else precision * LOSSES[loss](mu, y)
+    output = jnp.zeros(len(mu)) if y is None else precision * LOSSES[loss](mu, y)
     return sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], mus)) + output
 
 
@@ -121,13 +123,13 @@ def infer(
     y: Float[Array, "batch n_L"] | None,
     *,
     steps: int = 20,
-    rate: float = 0.1,
+    rate: Number = 0.1,
     activation: str = "tanh",
     loss: str = "squared error",
-    precision: float = 1.0,
+    precision: Number = 1.0,
     start: Activities | None = None,
     trajectory: bool = False,
-) -> Activities:
+) -> list[Float[Array, "*moments batch _"]]:
     """Descend the energy in the activities, with the input clamped, and the target if there is one.
 
     `steps` Euler steps of size `rate` from the activities `start` = x_0..x_{L-1}, by default
@@ -138,14 +140,20 @@ def infer(
     check_inference(steps, rate, precision)
     if y is not None:
         check_width("y", y, len(params[-1].b), "output", len(x))
+    start = activities(params, x, activation)[:-1] if start is None else start
+    return _descend(
+        params, [x, *start[1:]], y, rate, precision, steps, activation, loss, trajectory
+    )
 
+
+@partial(jax.jit, static_argnums=(5, 6, 7, 8))
+def _descend(params, start, y, rate, precision, steps, activation, loss, trajectory):
     def step(xs, _):
         es = errors(params, xs, y, activation, loss, precision)
-        vs = velocities(params, xs, es, activation)
-        xs = [x, *(h + rate * v for h, v in zip(xs[1:], vs[1:]))]
+        _, *vs = velocities(params, xs, es, activation)
+        xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]
         return xs, xs if trajectory else None
 
-    start = activities(params, x, activation)[:-1] if start is None else start
     end, path = lax.scan(step, start, length=steps)
     if not trajectory:
         return end
@@ -157,14 +165,15 @@ def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -
     return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
 
 
+@partial(jax.jit, static_argnames=("steps", "rate"))
 def infer_size(
-    light: float,
+    light: Number,
     *,
-    prior_mean: float = 3.0,
-    prior_variance: float = 1.0,
-    light_variance: float = 1.0,
+    prior_mean: Number = 3.0,
+    prior_variance: Number = 1.0,
+    light_variance: Number = 1.0,
     steps: int = 300,
-    rate: float = 0.01,
+    rate: Number = 0.01,
 ) -> Float[Array, " moments"]:
     """One neuron infers the size of a thing from the light that it reflects, g(size) = size^2.
 
@@ -185,7 +194,7 @@ def infer_size(
     return jnp.append(start, lax.scan(step, start, length=steps)[1])
 
 
-def check_inference(steps: int, rate: float, precision: float) -> None:
+def check_inference(steps: int, rate: Number, precision: Number) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps = {steps}: must be an integer of at least 1")
@@ -194,28 +203,30 @@ def check_inference(steps: int, rate: float, precision: float) -> None:
             raise ValueError(f"{name} = {value}: must be a positive number")
 
 
-def imagine(
+def infer_input(
     params: Params,
-    y: Float[Array, "batch n_L"] | None,
+    y: Float[Array, "batch n_L"],
     prior: Float[Array, " n_0"],
     *,
     steps: int,
     rate: float,
     activation: str = "tanh",
 ) -> Float[Array, "batch n_0"]:
-    """Run the network in reverse: clamp the output and infer the input that would explain it.
+    """Run the network in reverse: clamp the output, and infer the input that explains it.
 
-    The input is held near a Gaussian prior of unit variance, e_0 = x_0 - prior, and starts there.
+    The input starts at the mean `prior` of a Gaussian of unit variance and is held near it by
+    e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
     """
     check_inference(steps, rate, 1.0)
+    check_width("y", y, len(params[-1].b), "output")
 
     def step(xs, _):
         es = errors(params, xs, y, activation)
-        vs = velocities(params, xs, es, activation)
-        vs[0] = vs[0] - (xs[0] - prior)
+        below, *hidden = velocities(params, xs, es, activation)
+        vs = [below - (xs[0] - prior), *hidden]
         return [x + rate * v for x, v in zip(xs, vs)], None
 
-    start = activities(params, jnp.broadcast_to(prior, (len(y), len(prior))), activation)[:-1]
+    start = activities(params, jnp.tile(prior, (len(y), 1)), activation)[:-1]
     return lax.scan(step, start, length=steps)[0][0]
 
 

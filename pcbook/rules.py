@@ -84,14 +84,14 @@ def fit(
     is left as it was. Raises ValueError for epochs or batch_size that do not fit, images
     that are not as wide as the input and labels without an output.
     """
-    classes = _check(rule, params, dataset, epochs, batch_size)
+    classes = _check(rule, params, dataset, epochs, batch_size, len(dataset.x_train))
     y = jax.nn.one_hot(dataset.y_train, classes)
     init_key, key = random.split(key)
     carry = (params, rule.init(init_key, params), optimizer.init(params))
     carry = jax.tree.map(jnp.copy, carry)  # an epoch donates its buffers, which may be shared
     rows = []
     for epoch_key in tqdm(random.split(key, epochs), desc=rule.name, unit="epoch", leave=False):
-        carry, loss = _jitted_epoch(
+        carry, loss = epoch(
             rule.gradient, optimizer, batch_size, carry, dataset.x_train, y, epoch_key
         )
         test = _jitted_accuracy(rule.predict, carry[0], dataset.x_test, dataset.y_test)
@@ -100,7 +100,11 @@ def fit(
 
 
 def _epoch(gradient, optimizer, batch_size, carry, x, y, key):
-    """Every batch of the shuffled images once: the carry, and the mean loss."""
+    """Learn from every batch of the shuffled pairs (x, y) once.
+
+    `carry` is (params, state of the rule, state of the optimiser), donated: the new one is
+    returned, with the mean loss.
+    """
     shuffle_key, key = random.split(key)
     batches = len(x) // batch_size
     order = random.permutation(shuffle_key, len(x))[: batches * batch_size]
@@ -117,17 +121,17 @@ def _epoch(gradient, optimizer, batch_size, carry, x, y, key):
     return carry, losses.mean()
 
 
-_jitted_epoch = jax.jit(_epoch, static_argnums=(0, 1, 2), donate_argnums=3)
+epoch = jax.jit(_epoch, static_argnums=(0, 1, 2), donate_argnums=3)
 _jitted_accuracy = jax.jit(accuracy, static_argnums=0)
 
 
-def _check(rule, params, dataset, epochs, batch_size):
+def _check(rule, params, dataset, epochs, batch_size, images):
     """The number of outputs, once everything fits."""
     if epochs < 1:
         raise ValueError(f"epochs = {epochs}: must be at least 1")
-    if not 1 <= batch_size <= len(dataset.x_train):
+    if not 1 <= batch_size <= images:
         raise ValueError(
-            f"batch_size = {batch_size}: must be 1 to {len(dataset.x_train)}, the number of images"
+            f"batch_size = {batch_size}: must be 1 to {images}, the number of images to train on"
         )
     classes = jax.eval_shape(rule.predict, params, dataset.x_train[:1]).shape[1]
     for name in ("y_train", "y_test"):
@@ -196,7 +200,14 @@ def compare(
 
     Every rule starts from the same weights and sees the same batches. Each seed holds out
     a fifth of the training images, which choose the rate: the test images choose nothing.
+    Raises ValueError where `fit` does, and for no rules, no rates or seeds, or a rate <= 0.
     """
+    if not rules:
+        raise ValueError(f"rules = {rules}: must be at least one rule")
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise ValueError(f"rates = {rates}: must be one or more positive numbers")
+    if seeds < 1:
+        raise ValueError(f"seeds = {seeds}: must be at least 1")
     grid, keys = jnp.array(rates, jnp.float32), random.split(key, seeds)
     results = []
     for rule in tqdm(rules, desc="rules", leave=False):
@@ -210,15 +221,16 @@ def _run(rule, sizes, dataset, optimizer, epochs, batch_size, rate, key):
     """One training: the accuracy on held-out and on test images after every epoch."""
     split_key, param_key, state_key, key = random.split(key, 4)
     params = network.init(param_key, sizes)
-    classes = _check(rule, params, dataset, epochs, batch_size)
     x, labels = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    x_test, y_test = jnp.asarray(dataset.x_test), jnp.asarray(dataset.y_test)
     held_out, rest = jnp.split(random.permutation(split_key, len(x)), [len(x) // 5])
+    classes = _check(rule, params, dataset, epochs, batch_size, len(rest))
     y, step_size = jax.nn.one_hot(labels, classes), optimizer(rate)
 
     def epoch(carry, key):
         carry, _ = _epoch(rule.gradient, step_size, batch_size, carry, x[rest], y[rest], key)
         validation = accuracy(rule.predict, carry[0], x[held_out], labels[held_out])
-        return carry, (validation, accuracy(rule.predict, carry[0], dataset.x_test, dataset.y_test))
+        return carry, (validation, accuracy(rule.predict, carry[0], x_test, y_test))
 
     carry = (params, rule.init(state_key, params), step_size.init(params))
     return jax.lax.scan(epoch, carry, random.split(key, epochs))[1]

@@ -191,7 +191,8 @@ def build_pages(keys: dict[Path, str]) -> None:
     MADE_FROM.unlink(missing_ok=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     strictly = ["--all", "-W", "-n", "--keep-going", "-q"]
-    if subprocess.run([jupyter_book, "build", ".", *strictly], check=False).returncode:
+    command = [jupyter_book, "build", ".", *strictly]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         sys.exit("The pages were not built: see the warnings above.")
     MADE_FROM.write_text(inputs)
 

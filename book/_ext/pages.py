@@ -68,6 +68,12 @@ def drop_thebe(app, pagename, templatename, context: dict, doctree) -> None:
     context["script_files"] = [s for s in scripts if not is_thebe(s)]
 
 
+def mend_roles(app, pagename, templatename, context: dict, doctree) -> None:
+    """Call a bibliography no list, as its entries are no list items."""
+    wrong, right = '<div role="list" class="citation-list">', "<div>"
+    context["body"] = context.get("body", "").replace(wrong, right)
+
+
 def add_static(app: Sphinx, config) -> None:
     """Let the pages have the book's own style and script."""
     config.html_static_path.append(str(STATIC))
@@ -149,6 +155,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", add_static)
     app.connect("builder-inited", bundle_scripts)
     app.connect("html-page-context", drop_thebe)
+    app.connect("html-page-context", mend_roles)
     app.connect("doctree-resolved", fill_ledger)
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")

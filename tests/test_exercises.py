@@ -1,0 +1,104 @@
+"""Exercises: solutions pass, starters and typical mistakes do not, and every hint helps."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from pcbook import exercises
+
+ROOT = Path(__file__).parents[1]
+
+MISTAKES = {
+    "backprop/slope": {
+        "tanh's slope": lambda x: 1 - np.tanh(x) ** 2,
+        "softplus itself": lambda x: np.log1p(np.exp(x)),
+    },
+    "backprop/blame": {
+        "slope forgotten": lambda delta, W, x: delta @ W,
+        "slope of the activity's image": lambda delta, W, x: delta @ W * (1 - x**2),
+        "transposed": lambda delta, W, x: delta @ W.T,
+    },
+    "backprop/waiting": {
+        "one way only": lambda L: (L - 1) / L / 2,
+        "working, not waiting": lambda L: 1 / L,
+    },
+    "backprop/flops": {
+        "multiplications only": 38_731_776,
+        "blame for the input": 103_219_200,
+        "forward pass only": 34_406_400,
+    },
+    "predictive_coding/fusion": {
+        "plain mean": lambda m, s, u, n: (m + u) / 2,
+        "weighed by variance": lambda m, s, u, n: (m * s + u * n) / (s + n),
+    },
+    "predictive_coding/middle": {
+        "half way": lambda x0, y, w1, w2: (w1 * x0 + w2 * y) / 2,
+        "the prediction": lambda x0, y, w1, w2: w1 * x0,
+    },
+    "predictive_coding/velocity": {
+        "uphill": lambda e, above, W, x: e - above @ W * (1 - np.tanh(x) ** 2),
+        "slope forgotten": lambda e, above, W, x: -e + above @ W,
+        "own error forgotten": lambda e, above, W, x: above @ W * (1 - np.tanh(x) ** 2),
+    },
+    "predictive_coding/price": {
+        "input predicted at every step": 12.1,
+        "steps alone": 20.0,
+    },
+}
+
+
+def cells(tag):
+    """Each cell with the tag, as (name of the exercise, source), over all chapters."""
+    for chapter in sorted((ROOT / "book").rglob("*.ipynb")):
+        for cell in nbformat.read(chapter, as_version=4).cells:
+            if tag in cell.metadata.get("tags", ()):
+                calls = (n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Call))
+                (check,) = [n for n in calls if ast.unparse(n.func) == "exercises.check"]
+                yield check.args[0].value, cell.source
+
+
+def run(source, capsys):
+    """What the cell prints in a notebook where numpy and the exercises are imported."""
+    exec(source, {"np": np, "exercises": exercises})
+    return capsys.readouterr().out
+
+
+STARTERS, SOLUTIONS = dict(cells("exercise")), dict(cells("solution"))
+
+
+def test_every_exercise_has_a_starter_a_solution_and_two_mistakes():
+    assert set(STARTERS) == set(SOLUTIONS) == set(MISTAKES)
+    assert all(len(mistakes) >= 2 for mistakes in MISTAKES.values())
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_starter_does_not_pass(name, capsys):
+    assert run(STARTERS[name], capsys).startswith("Not yet")
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_solution_passes(name, capsys):
+    assert run(SOLUTIONS[name], capsys).startswith("Right")
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"), [(n, m) for n, mistakes in MISTAKES.items() for m in mistakes]
+)
+def test_typical_mistake_gets_a_hint(name, mistake):
+    right, words = exercises.verdict(name, MISTAKES[name][mistake])
+    assert not right
+    assert len(words) > len("Not yet. ")
+
+
+def test_an_answer_that_stops_with_an_error_is_told_so():
+    right, words = exercises.verdict("backprop/waiting", lambda L: 1 / 0)
+    assert not right
+    assert "ZeroDivisionError" in words
+
+
+def test_an_unknown_exercise_is_named():
+    with pytest.raises(ValueError, match="'backprop/nothing'"):
+        exercises.check("backprop/nothing", 1)

@@ -21,7 +21,7 @@ def fusion(answer) -> str:
 
 
 def middle(answer) -> str:
-    """Equilibrium of x_1 in the chain x_0 -> x_1 -> y with weights w_1, w_2 and phi the identity."""
+    """Equilibrium of x_1 in the linear chain x_0 -> x_1 -> y with weights w_1 and w_2."""
     rng = np.random.default_rng(0)
     for x0, y, w1, w2 in rng.normal(size=(5, 4)):
         grid = np.linspace(-8, 8, 160_001)
@@ -51,15 +51,15 @@ def velocity(answer) -> str:
     expect(
         answer(e, e_above, W, x),
         [-np.array(uphill)],
-        "That is not the downhill slope of the energy. The layer's own error pulls it back; the error above "
-        "pushes, through the weights and the slope of tanh at x.",
+        "That is not the downhill slope of the energy. The layer's own error pulls it back; the "
+        "error above pushes, through the weights and the slope of tanh at x.",
         rtol=1e-3,
     )
     return "Nothing in it comes from further away than the next layer."
 
 
 def price(answer) -> str:
-    """Products of a predictive coding step over those of a backprop step, 784-256-256-10, T = 20."""
+    """Products of a step of predictive coding over backprop's, 784-256-256-10, T = 20."""
     first, second, third = 784 * 256, 256 * 256, 256 * 10
     weights = first + second + third
     forward, each_step, update = weights, 2 * (second + third), (second + third) + weights
@@ -70,8 +70,8 @@ def price(answer) -> str:
     expect(
         answer,
         ratio,
-        "Count, in units of batch x n x m: one pass up, 20 steps with a product up and one down for the "
-        "second and third weights, and at the end one more error and the update of all the weights.",
+        "Count, in units of batch x n x m: one pass up; 20 steps with a product up and one down "
+        "for the second and third weights; then one more error, and the update of all weights.",
         rtol=0.04,
     )
     return "Over five times the price of backprop: the chapters on inference ask what can be done."

@@ -12,7 +12,8 @@ examples:
       the published experiment
 
 The folder of a run holds settings.json, metrics.csv (a row for each epoch and seed, there to
-be plotted while it runs), checkpoints/, and in the end results.npz with results.json. A run
+be plotted while it runs), checkpoints/, and in the end weights.npz, results.npz (curves and
+measures) and results.json (what made them). A run
 that was killed goes on when the same command is given again. MNIST and the like are
 downloaded once, or read from the folder that the environment variable PCBOOK_DATA names.
 """
@@ -21,7 +22,7 @@ downloaded once, or read from the folder that the environment variable PCBOOK_DA
 def parser() -> argparse.ArgumentParser:
     """What can be asked for."""
     main = argparse.ArgumentParser(prog="python -m pcbook", description=__doc__)
-    commands = main.add_subparsers(dest="experiment", required=True, metavar="experiment")
+    commands = main.add_subparsers(dest="experiment_name", required=True, metavar="experiment")
     energy = commands.add_parser(
         "energy-efficiency",
         help="train networks that only save energy, and see whether they predict",
@@ -78,7 +79,24 @@ def parser() -> argparse.ArgumentParser:
     add("--num-processes", type=count, metavar="N", help="how many processes there are")
     add("--process-id", type=int, metavar="I", help="which of them this is, from 0")
     add("--local-device-ids", type=int, nargs="+", metavar="I", help="devices of this process")
+    _add_controls(commands)
     return main
+
+
+def _add_controls(commands):
+    controls = commands.add_parser(
+        "energy-controls",
+        help="other networks, orders and rules for stopping, under the same measures",
+        description="The experiments of the chapter on controls; writes OUT.npz and OUT.json.",
+    )
+    add = controls.add_argument
+    add("--out", required=True, metavar="FILE", help="where the results go, without suffix")
+    add("--experiment", default="variants", choices=("variants", "stopping"))
+    add("--data", default="digits", help="as for energy-efficiency (default: digits)")
+    add("--seeds", type=count, default=10, help="how many networks each (default: 10)")
+    add("--epochs", type=count, help="default: what suffices for the data")
+    add("--rate", type=float, help="Adam's step size (default: what suits the data)")
+    add("--only", nargs="+", metavar="NAME", help="only these variants, as the table names them")
 
 
 def count(text: str) -> int:
@@ -96,7 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.command = "python -m pcbook " + shlex.join(arguments)
     import jax
 
-    if options.coordinator_address:
+    from pcbook import _runs
+
+    if getattr(options, "coordinator_address", None):
         automatic = options.coordinator_address == "auto"
         jax.distributed.initialize(
             None if automatic else options.coordinator_address,
@@ -105,11 +125,11 @@ def main(arguments: list[str] | None = None) -> None:
             options.local_device_ids,
         )
     try:
-        from pcbook import _energy_run, _runs
-    except ModuleNotFoundError as error:
-        sys.exit(f"{error}. Install what long runs need: pip install 'pcbook[runs]'")
-    try:
-        _energy_run.main(options)
+        if options.experiment_name == "energy-efficiency":
+            from pcbook import _energy_run as run
+        else:
+            from pcbook import _energy_controls_run as run
+        run.main(options)
     except (_runs.Refused, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -94,7 +94,6 @@ def main(options: Namespace) -> None:
     results = work.results(state["params"]) | {
         "loss": state["loss"],
         "curve": state["curve"],
-        "weights": state["params"],
     }
     if _runs.first_process():
         with _runs.room_to_write(folder, "The last checkpoint is whole."):
@@ -102,7 +101,8 @@ def main(options: Namespace) -> None:
             note |= {"versions": _runs.versions(), "devices": len(work.seeds.mesh.devices)}
             note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
             _runs.write_json(folder / "results.json", note | {"summary": summary(results)})
-            _runs.write_npz(folder / "results.npz", **results)
+            _runs.write_npz(folder / "weights.npz", weights=state["params"])
+            _runs.write_npz(folder / "results.npz", **results)  # the last: the run is done
         print(f"Done: {folder / 'results.npz'}, and what made it in {folder / 'results.json'}.")
 
 
@@ -148,9 +148,7 @@ class Work:
     def __init__(self, dataset, trainer, settings, seeds):
         self.dataset, self.trainer, self.settings, self.seeds = dataset, trainer, settings, seeds
         key = random.key(PROBE)
-        self.probe = probe(
-            dataset, key, steps=settings["steps"], order=settings["order"]
-        )
+        self.probe = probe(dataset, key, steps=settings["steps"], order=settings["order"])
         keys = seed_keys(settings["seeds"])
         self._keys = seeds.spread(random.key_data(keys))
         self._first = jax.tree.map(np.asarray, init_state(trainer, dataset.x_train.shape[1], keys))
@@ -215,7 +213,10 @@ def summary(results: dict) -> dict:
         "expected, unexpected": rounded([results["expected"].mean(), results["unexpected"].mean()]),
         "decoded": rounded(results["decoded"].mean(0)),
         "AP, ST, EC at the last step": rounded(
-            [results[f"energy_{name}"][last].mean() for name in ("activity", "transmission", "total")]
+            [
+                results[f"energy_{name}"][last].mean()
+                for name in ("activity", "transmission", "total")
+            ]
         ),
     }
 

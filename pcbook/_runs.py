@@ -1,7 +1,7 @@
 """Long runs: checkpoints that survive a kill, and seeds spread over devices and processes.
 
 A run is a folder. `settings.json` says what it is, `metrics.csv` grows by a row for each
-seed and epoch, `checkpoints/` holds the last two states, and `results.npz` with
+seed and epoch, `checkpoints/` holds the last two states, and `weights.npz`, `results.npz` and
 `results.json` stand there when it is done. An epoch depends on the seed, on the number of the
 epoch and on the state before it, and on nothing else: that is why a run that was killed
 ends, bit for bit, where it would have ended.
@@ -179,8 +179,12 @@ class Checkpoints:
     """The last two states of a run, each with a digest by which damage is known."""
 
     def __init__(self, folder: Path, settings: dict):
-        import orbax.checkpoint as ocp
-
+        try:
+            import orbax.checkpoint as ocp
+        except ModuleNotFoundError as error:
+            raise Refused(
+                f"{error}. Install what long runs need: pip install 'pcbook[runs]'"
+            ) from error
         self.ocp, self.folder, self.settings = ocp, folder, settings
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
@@ -224,7 +228,9 @@ class Checkpoints:
             raise Refused(self._damaged(path, error)) from error
         state = jax.tree.map(np.asarray, state)
         if digest(state) != expected:
-            raise Refused(self._damaged(path, "its contents do not have the digest they were saved with"))
+            raise Refused(
+                self._damaged(path, "its contents do not have the digest they were saved with")
+            )
         return epoch, state
 
     def _damaged(self, path, error):
@@ -260,7 +266,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
                 f"{folder} holds a run with other settings:\n{difference(before, settings)}\n"
                 "Start that command again to go on with it, or choose another --out."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
         raise Refused(f"{folder} is not empty and holds no run. Choose another --out.")
     elif first_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -269,4 +275,6 @@ def claim_folder(folder: Path, settings: dict) -> None:
 
 def difference(before: dict, now: dict) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return "\n".join(f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in names)
+    return "\n".join(
+        f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in names
+    )

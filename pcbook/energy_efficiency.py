@@ -131,6 +131,7 @@ def deck(labels: Int[Numbers, " images"], steps: int = 10, order: str = "ascendi
     return Deck(rows, steps, order, int(n))
 
 
+@partial(jax.jit, static_argnames=("steps", "order", "n"))
 def _deal(key, rows, steps, order, n):
     shuffle_key, start_key, way_key = random.split(key, 3)
     if order == "random":
@@ -246,9 +247,7 @@ def _step(W, h, x, transmit):
     return a, jax.nn.relu(a)
 
 
-RECURRENT = Network(
-    "recurrent", init, lambda W, batch: jnp.zeros((batch, len(W))), _step, gradient
-)
+RECURRENT = Network("recurrent", init, lambda W, batch: jnp.zeros((batch, len(W))), _step, gradient)
 
 
 def run(
@@ -293,7 +292,6 @@ def train(
     seeds: Sequence[int] = (0,),
     every: int | None = None,
     network: Network = RECURRENT,
-    progress: bool = True,
 ) -> Training:
     """Train a network a seed, all at once, to save energy on sequences of images.
 
@@ -309,8 +307,7 @@ def train(
     images = jnp.asarray(images)
     state = init_state(trainer, images.shape[1], keys)
     path, losses = [state[0]], []
-    bar = tqdm(total=epochs, desc=network.name, unit="epoch", disable=not progress, leave=False)
-    with bar:
+    with tqdm(total=epochs, desc=network.name, unit="epoch", leave=False) as bar:
         for first in range(0, epochs, every):
             state, loss_here = advance(trainer, state, images, keys, first, every)
             path.append(state[0])
@@ -503,9 +500,7 @@ def decode(
     return correlation(drive, -medians).argmax(1)
 
 
-def correlation(
-    a: Float[Numbers, "n units"], b: Float[Numbers, "m units"]
-) -> Float[Array, "n m"]:
+def correlation(a: Float[Numbers, "n units"], b: Float[Numbers, "m units"]) -> Float[Array, "n m"]:
     """Pearson's r between each row of `a` and each row of `b`; 0 where a row is constant."""
 
     def standard(x):
@@ -516,15 +511,20 @@ def correlation(
     return standard(a) @ standard(b).T
 
 
-def in_wrong_context(rows: Int[Numbers, "steps n"], classes: Int[Numbers, " n"]) -> Array:
-    """The same last images after the histories of other sequences, that lead up to other classes.
+def elsewhere(classes: Int[Numbers, " n"]) -> Int[Array, " n"]:
+    """For each sequence another one, of another class; each serves once.
 
-    `classes` are those of the last images. Sequences are sorted by class and take the history
-    of the one half the list away, which is of another class as long as none has half of them.
+    Sorted by class, the one half the list away: of another class as long as none has half.
     """
     by_class = jnp.argsort(classes)
-    donor = jnp.zeros_like(by_class).at[by_class].set(jnp.roll(by_class, len(by_class) // 2))
-    return jnp.concatenate([rows[:-1, donor], rows[-1:]])
+    return jnp.zeros_like(by_class).at[by_class].set(jnp.roll(by_class, len(by_class) // 2))
+
+
+def in_wrong_context(
+    rows: Int[Numbers, "steps n"], classes: Int[Numbers, " n"]
+) -> Int[Array, "steps n"]:
+    """The same last images, of these `classes`, after histories that lead up to other classes."""
+    return jnp.concatenate([rows[:-1, elsewhere(classes)], rows[-1:]])
 
 
 class Measures(NamedTuple):
@@ -576,9 +576,7 @@ def probe(
         sequences(k, dataset.y_test, steps=steps, order=order) for k in random.split(key, times)
     ]
     rows = jnp.concatenate(deals, 1)
-    return Probe(
-        images, rows, labels[rows], jnp.asarray(medians(dataset.x_train, dataset.y_train))
-    )
+    return Probe(images, rows, labels[rows], jnp.asarray(medians(dataset.x_train, dataset.y_train)))
 
 
 @partial(jax.jit, static_argnames="network")

@@ -11,10 +11,9 @@ import subprocess
 import sys
 
 import nbformat
+from book import CACHE, chapters, enter_root, run_chapters
 from jupyter_cache import get_cache
 from nbval.plugin import get_sanitize_patterns
-
-from book import CACHE, chapters, enter_root, run_chapters
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
@@ -35,7 +34,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         patterns = get_sanitize_patterns(file.read())
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
+        for trace in ("execution", "lines_to_next_cell"):
+            cell.metadata.pop(trace, None)
         for output in cell.get("outputs", ()):
             if "data" not in output:
                 continue

@@ -134,8 +134,8 @@ def train(work: "Work", folder: Path, checkpoint_every: int, quiet: bool) -> dic
             bar.set_postfix(loss=f"{losses.mean():.4f}", last_step=f"{curves[:, -1].mean():.4f}")
             if epoch % checkpoint_every == 0 or epoch == epochs:
                 params, memory = work.seeds.gather(state)
-                kept = dict(params=params, memory=memory)
-                kept |= dict(loss=np.array(loss), curve=np.array(curve))
+                kept = {"params": params, "memory": memory}
+                kept |= {"loss": np.array(loss), "curve": np.array(curve)}
                 with _runs.room_to_write(folder, safe):
                     checkpoints.save(epoch, kept)
                 safe = f"The checkpoint of epoch {epoch} is whole."
@@ -175,7 +175,7 @@ class Work:
         seeds, steps = len(self.settings["seeds"]), self.settings["steps"]
         loss = np.zeros((epoch, seeds), np.float32)
         curve = np.zeros((epoch, seeds, steps), np.float32)
-        return dict(params=state[0], memory=state[1], loss=loss, curve=curve)
+        return {"params": state[0], "memory": state[1], "loss": loss, "curve": curve}
 
     def advance(self, state, epoch: int):
         """One epoch further: the state on the devices, and on the host the losses and curves."""
@@ -202,7 +202,10 @@ class Work:
 
 def summary(results: dict) -> dict:
     """The few numbers that one looks at first: means over seeds."""
-    rounded = lambda value: np.round(np.asarray(value, float), 4).tolist()
+
+    def rounded(value):
+        return np.round(np.asarray(value, float), 4).tolist()
+
     last = slice(None), -1
     return {
         "bounds (none, median, category)": rounded(results["bounds"]),

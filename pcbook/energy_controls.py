@@ -16,14 +16,13 @@ Chapter: book/energy/energy_controls.ipynb
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, nn, random
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from pcbook.data import Dataset
 from pcbook.energy_efficiency import (
@@ -122,7 +121,10 @@ class Conclusions(NamedTuple):
 def conclude(found: Measures) -> Conclusions:
     """The conclusions for the networks along the leading axis of `found`."""
     a, lesioned = np.asarray(found.preactivation), np.asarray(found.lesioned)
-    percent = lambda part, whole: 100 * np.asarray(part) / np.asarray(whole)
+
+    def percent(part, whole):
+        return 100 * np.asarray(part) / np.asarray(whole)
+
     return Conclusions(
         percent(a[:, 0] - a[:, 1], a[:, 0]),
         percent(a[:, 1] - a[:, -1], a[:, 1]),

@@ -141,7 +141,7 @@ def test_sequences_say_what_is_wrong(labels, keywords, message):
 def test_two_units_by_hand():
     W = np.array([[0.5, -1.0], [0.25, 2.0]], np.float32)
     x = np.array([[[1.0, 0.0]], [[0.0, 0.5]], [[0.25, 0.0]]], np.float32)
-    # a1 = (1, 0). a2 = (1 * .5, 1 * -1 + .5) = (.5, -.5). a3 = (.5 * .5 + .25, .5 * -1) = (.5, -.5).
+    # a1 = (1, 0); a2 = (.5, -1 + .5); a3 = (.5 * .5 + .25, .5 * -1).
     by_hand = jnp.array([[[1.0, 0.0]], [[0.5, -0.5]], [[0.5, -0.5]]])
     np.testing.assert_allclose(preactivations(W, x), by_hand)
     np.testing.assert_allclose(drive(W, x), [[[0, 0]], [[0.5, -1.0]], [[0.25, -0.5]]])
@@ -357,7 +357,7 @@ def test_first_step_of_adam_is_the_sign_of_the_gradient_times_the_rate():
 
 
 def test_a_seed_gives_the_same_alone_and_beside_others(digits):
-    setup = dict(epochs=3, rate=1e-3)
+    setup = {"epochs": 3, "rate": 1e-3}
     alone = train(digits.x_train, digits.y_train, seeds=[4], **setup)
     beside = train(digits.x_train, digits.y_train, seeds=[7, 4, 2], **setup)
     np.testing.assert_allclose(alone.params[0], beside.params[1], atol=1e-5)
@@ -366,7 +366,7 @@ def test_a_seed_gives_the_same_alone_and_beside_others(digits):
 
 
 def test_stages_do_not_change_the_training(digits):
-    setup = dict(epochs=4, rate=1e-3)
+    setup = {"epochs": 4, "rate": 1e-3}
     whole = train(digits.x_train, digits.y_train, **setup)
     stages = train(digits.x_train, digits.y_train, every=2, **setup)
     np.testing.assert_array_equal(stages.epochs, [0, 2, 4])
@@ -377,7 +377,7 @@ def test_stages_do_not_change_the_training(digits):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hand_written_gradient_trains_as_jax_s_does(digits, loss):
-    setup = dict(epochs=3, rate=1e-3, loss=loss)
+    setup = {"epochs": 3, "rate": 1e-3, "loss": loss}
     by_jax = RECURRENT._replace(gradient=None)
     ours = train(digits.x_train, digits.y_train, **setup)
     theirs = train(digits.x_train, digits.y_train, network=by_jax, **setup)
@@ -385,7 +385,7 @@ def test_the_hand_written_gradient_trains_as_jax_s_does(digits, loss):
 
 
 def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_none(digits):
-    setup = dict(epochs=400, rate=3e-3, seeds=range(3))
+    setup = {"epochs": 400, "rate": 3e-3, "seeds": range(3)}
     found = {}
     for order in ("ascending", "random"):
         trained = train(digits.x_train, digits.y_train, order=order, **setup)
@@ -415,7 +415,7 @@ def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_n
 )
 def test_train_says_what_is_wrong(keywords, message):
     x, y = six_images().x_train, six_images().y_train
-    setup = dict(epochs=1, rate=0.1, steps=2, batch_size=3) | keywords
+    setup = {"epochs": 1, "rate": 0.1, "steps": 2, "batch_size": 3} | keywords
     with as_a_reader_runs_it(), pytest.raises(ValueError, match=message):
         train(x, y, **setup)
 

@@ -23,16 +23,7 @@ from pcbook.__main__ import main, parser
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["pcbook._energy_run", "orbax.checkpoint"])
 
-SMALL = "energy-efficiency --quiet --epochs 60 --seeds 2 --checkpoint-every 2".split()
-    "energy-efficiency",
-    "--quiet",
-    "--epochs",
-    "60",
-    "--seeds",
-    "2",
-    "--checkpoint-every",
-    "2",
-]
+SMALL = "energy-efficiency --quiet --epochs 60 --seeds 2 --checkpoint-every 2".split()  # noqa: SIM905
 
 
 def child(arguments, log, cache, biggest_file=None):

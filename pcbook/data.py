@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pooch
 from jaxtyping import Float, Int
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 CACHE = Path(pooch.os_cache("pcbook"))
 
@@ -92,6 +90,9 @@ def digits(seed: int = 0) -> Dataset:
     1,297 train and 500 test, each with the same share of every digit, drawn by `seed`
     (Alpaydin & Kaynak 1998).
     """
+    from sklearn.datasets import load_digits  # takes longer to import than all the rest
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(
         (images / 16).astype(np.float32), labels, test_size=500, stratify=labels, random_state=seed

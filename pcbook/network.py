@@ -138,7 +138,7 @@ def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -
 
     The mean over the batch of delta r^T for W, and of delta for b.
     """
-    return Layer(delta.T @ r / len(r), delta.mean(0))
+    return Layer((delta / len(r)).T @ r, delta.mean(0))
 
 
 def check_width(

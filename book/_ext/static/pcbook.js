@@ -6,10 +6,12 @@
     const name = slider.querySelector(".widget-label");
     const value = slider.querySelector(".widget-readout");
     if (!handle || !name || !value) return;
-    const say = () => handle.setAttribute("aria-valuetext", value.textContent);
+    const say = () => {
+      handle.setAttribute("aria-valuetext", value.textContent);
+      value.contentEditable = "false";
+    };
     handle.setAttribute("aria-label", name.textContent);
     value.setAttribute("aria-hidden", "true");
-    value.contentEditable = "false";
     say();
     new MutationObserver(say).observe(value, { childList: true, characterData: true, subtree: true });
   }

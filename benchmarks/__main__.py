@@ -1,0 +1,11 @@
+"""Every benchmark, one after the other: `make bench`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import import_time
+import steps
+
+sys.exit(not all([steps.main(), import_time.main()]))

@@ -1,0 +1,197 @@
+"""Do the tests notice a mistake? Make each of the mistakes that this subject invites, and see.
+
+Each defect is a replacement of a text that stands exactly once in a rule module. It is
+made in a copy of the package, never here, and the tests of the module run on the copy
+until the first one fails. A defect that no test notices survives, and a survivor is an
+error.
+
+    python tools/mutants.py [word]
+
+With a word, only the defects whose name has it. All take some minutes.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Defect(NamedTuple):
+    name: str
+    module: str
+    right: str
+    wrong: str
+
+
+def in_backprop(name, right, wrong):
+    return Defect(name, "backprop", right, wrong)
+
+
+def in_predictive_coding(name, right, wrong):
+    return Defect(name, "predictive_coding", right, wrong)
+
+
+BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
+VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
+EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
+SCAN = "end, path = lax.scan(step, start, length=steps)"
+HIDDEN_ENERGY = "((x - m) ** 2).sum(-1) / 2 for"
+
+DEFECTS = [
+    in_backprop("sign of the blame", BLAME, f"-{BLAME}"),
+    in_backprop("transpose of the weights", "ds[0] @ layer.W)", "ds[0] @ layer.W.T)"),
+    in_backprop("derivative dropped", BLAME, "ds[0] @ layer.W"),
+    in_backprop("derivative taken twice", "phi.slope(x)", "phi.slope(x) ** 2"),
+    in_backprop("slope of the firing", "phi.slope(x)", "phi.slope(phi(x))"),
+    in_backprop("slope of the blame", "phi.slope(x)", "phi.slope(ds[0] @ layer.W)"),
+    in_backprop("slope of the layer above", "xs[-2:0:-1]", "xs[-1:1:-1]"),
+    in_backprop("weights of the layer below", "params[:0:-1]", "params[-2::-1]"),
+    in_backprop("sign of the output's blame", "output_loss.slope(", "-output_loss.slope("),
+    in_backprop(
+        "sum of the batch's losses",
+        "return output_loss(xs[-1], y).mean()",
+        "return output_loss(xs[-1], y).sum()",
+    ),
+    in_backprop("sum of the batch's updates", "hebbian(d, r)", "hebbian(d * len(d), r)"),
+    in_backprop("phi left out of the update", "firing(xs[:-1], activation)", "xs[:-1]"),
+    in_backprop(
+        "phi on the input",
+        "firing(xs[:-1], activation)",
+        "map(ACTIVATIONS[activation], xs[:-1])",
+    ),
+    in_backprop(
+        "another activation's prediction",
+        'Rule("backprop", stateless, gradient, predictor(activation))',
+        'Rule("backprop", stateless, gradient, predictor("identity"))',
+    ),
+    in_predictive_coding("sign of the own error", VELOCITY, VELOCITY.lstrip("-")),
+    in_predictive_coding("own error dropped", VELOCITY, VELOCITY.removeprefix("-e + ")),
+    in_predictive_coding("sign of the error above", "-e + (above", "-e - (above"),
+    in_predictive_coding("transpose of the weights", "(above @ layer.W)", "(above @ layer.W.T)"),
+    in_predictive_coding(
+        "derivative dropped", "(above @ layer.W) * phi.slope(x)", "above @ layer.W"
+    ),
+    in_predictive_coding("slope of the firing", "phi.slope(x)", "phi.slope(phi(x))"),
+    in_predictive_coding("slope of the error", "phi.slope(x)", "phi.slope(e)"),
+    in_predictive_coding(
+        "derivative on the own error too", VELOCITY, f"({VELOCITY}) * phi.slope(x)"
+    ),
+    in_predictive_coding("one step too few", SCAN, SCAN.replace("steps", "steps - 1")),
+    in_predictive_coding("one step too many", SCAN, SCAN.replace("steps", "steps + 1")),
+    in_predictive_coding("rate left out", EULER, EULER.replace("rate * ", "")),
+    in_predictive_coding("up the energy", EULER, EULER.replace("x + rate", "x - rate")),
+    in_predictive_coding(
+        "input not clamped",
+        EULER,
+        EULER.replace("xs[0],", "xs[0] + rate * (es[0] @ params[0].W),"),
+    ),
+    in_predictive_coding(
+        "trajectory without its start", "jnp.concatenate([first[None], rest])", "rest"
+    ),
+    in_predictive_coding(
+        "half left out of the energy", HIDDEN_ENERGY, HIDDEN_ENERGY.replace(" / 2", "")
+    ),
+    in_predictive_coding("mean over features", HIDDEN_ENERGY, HIDDEN_ENERGY.replace("sum", "mean")),
+    in_predictive_coding("error is predicted minus actual", "*(x - m for", "*(m - x for"),
+    in_predictive_coding("sign of the output's error", "-precision * LOSSES", "precision * LOSSES"),
+    in_predictive_coding("precision left out of the error", "-precision * LOSSES", "-LOSSES"),
+    in_predictive_coding(
+        "precision left out of the energy", "else precision * LOSSES", "else LOSSES"
+    ),
+    in_predictive_coding("error without a target", "jnp.zeros_like(mu) if y", "mu if y"),
+    in_predictive_coding("weights up the energy", "hebbian(-e, r)", "hebbian(e, r)"),
+    in_predictive_coding("sum of the batch's updates", "hebbian(-e, r)", "hebbian(-e * len(e), r)"),
+    in_predictive_coding(
+        "phi left out of the update", "zip(es, firing(xs, activation))", "zip(es, xs)"
+    ),
+    in_predictive_coding(
+        "phi on the input",
+        "zip(es, firing(xs, activation))",
+        "zip(es, map(ACTIVATIONS[activation], xs))",
+    ),
+    in_predictive_coding(
+        "weights from the errors before inference",
+        "es = errors(params, xs, y, **model)",
+        "es = errors(params, activities(params, x, activation)[:-1], y, **model)",
+    ),
+    in_predictive_coding(
+        "loss after inference: the label leaks",
+        "output_loss(forward(params, x, activation), y)",
+        "output_loss(predict(params[-1], firing(xs, activation)[-1]), y)",
+    ),
+    in_predictive_coding("sum of the batch's losses", "y).mean()", "y).sum()"),
+    in_predictive_coding("precision left out of the closed form", "S = P / precision", "S = P"),
+    in_predictive_coding(
+        "only the last layer's variance", "        S = S + P @ P.T", "    S = S + P @ P.T"
+    ),
+    in_predictive_coding("prior forgotten in reverse", "below - (xs[0] - prior)", "below"),
+    in_predictive_coding("slope of size squared", "light_error * 2 * size", "light_error * size"),
+]
+
+
+def main() -> None:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [defect for defect in DEFECTS if word in f"{defect.module}: {defect.name}"]
+    for defect in chosen:
+        with_defect(defect)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = Path(folder) / "compiled"
+        for module in sorted({defect.module for defect in chosen}):
+            if noticed_by(Defect("nothing", module, "", ""), compiled):
+                sys.exit(f"The tests of {module} fail without any defect: mend that first.")
+        print(f"{'module':<20}{'defect':<42}noticed by")
+        survivors = 0
+        for defect, test in zip(chosen, pool.map(lambda d: noticed_by(d, compiled), chosen)):
+            survivors += test is None
+            print(f"{defect.module:<20}{defect.name:<42}{test or 'NO TEST'}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} defects are noticed.")
+    sys.exit(survivors > 0)
+
+
+def noticed_by(defect: Defect, compiled: Path) -> str | None:
+    """The first test that fails on a copy of the package with the defect in it."""
+    with tempfile.TemporaryDirectory() as copy:
+        for name in ("pcbook", "tests", "pyproject.toml"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(copy) / name)
+        module = Path(copy) / "pcbook" / f"{defect.module}.py"
+        module.write_text(with_defect(defect), encoding="utf-8")
+        tests = f"tests/test_{defect.module}.py"
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests],
+            cwd=copy,
+            env=os.environ
+            | {
+                "PYTHONPATH": copy,
+                "JAX_COMPILATION_CACHE_DIR": str(compiled),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            },
+            capture_output=True,
+            text=True,
+        )
+    if result.returncode == 0:
+        return None
+    failed = re.search(r"^FAILED \S+::(\w+)", result.stdout, re.MULTILINE)
+    if result.returncode != 1 or not failed:
+        sys.exit(f"The tests did not run with the defect {defect.name!r}:\n{result.stdout[-2000:]}")
+    return failed[1]
+
+
+def with_defect(defect: Defect) -> str:
+    """The module with the wrong text in the place of the right one, which must stand there once."""
+    text = (ROOT / "pcbook" / f"{defect.module}.py").read_text(encoding="utf-8")
+    if defect.right and (times := text.count(defect.right)) != 1:
+        sys.exit(f"{defect.right!r} stands {times} times in {defect.module}: it must stand once.")
+    return text.replace(defect.right, defect.wrong) if defect.right else text
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import energy
 import import_time
 import steps
 
-sys.exit(not all([steps.main(), import_time.main()]))
+sys.exit(not all([steps.main(), import_time.main(), energy.main()]))

@@ -29,6 +29,7 @@ from pcbook.energy_controls import (
 from pcbook.energy_efficiency import (
     RECURRENT,
     Measures,
+    in_wrong_context,
     init,
     lesion,
     preactivations,
@@ -43,7 +44,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def test(digits):
+def shown(digits):
     return probe(digits, random.key(0), times=2)
 
 
@@ -54,24 +55,24 @@ NETWORKS = {network.name: network for network, _ in VARIANTS}
 # --- what the published test sees ---
 
 
-def test_swapped_changes_one_image_and_its_class(test):
-    rows = np.asarray(swapped(test, 8))
-    labels = dict(zip(np.ravel(test.rows), np.ravel(test.classes), strict=True))
-    assert (np.delete(rows, 8, 0) == np.delete(np.asarray(test.rows), 8, 0)).all()
+def test_swapped_changes_one_image_and_its_class(shown):
+    rows = np.asarray(swapped(shown, 8))
+    labels = dict(zip(np.ravel(shown.rows), np.ravel(shown.classes), strict=True))
+    assert (np.delete(rows, 8, 0) == np.delete(np.asarray(shown.rows), 8, 0)).all()
     assert all(
-        labels[row] != c for row, c in zip(rows[8], np.asarray(test.classes[8]), strict=True)
+        labels[row] != c for row, c in zip(rows[8], np.asarray(shown.classes[8]), strict=True)
     )
-    assert sorted(rows[8]) == sorted(np.asarray(test.rows[8]))
+    assert sorted(rows[8]) == sorted(np.asarray(shown.rows[8]))
 
 
-def test_error_units_are_those_of_a_two_sample_z_test(test):
+def test_error_units_are_those_of_a_two_sample_z_test(shown):
     W = jnp.asarray(np.random.default_rng(1).normal(size=(64, 64)) / 20, jnp.float32)
-    usual = np.maximum(preactivations(W, test.images[test.rows])[8], 0)
-    odd = np.maximum(preactivations(W, test.images[swapped(test, 8)])[8], 0)
-    found = np.asarray(error_units(W, test))
+    usual = np.maximum(preactivations(W, shown.images[shown.rows])[8], 0)
+    odd = np.maximum(preactivations(W, shown.images[swapped(shown, 8)])[8], 0)
+    found = np.asarray(error_units(W, shown))
     agree = []
     for c in range(10):
-        mine = np.asarray(test.classes[8]) == c
+        mine = np.asarray(shown.classes[8]) == c
         a, b = usual[mine], odd[mine]
         spread = np.sqrt(a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b))
         z = (b.mean(0) - a.mean(0)) / np.where(spread > 0, spread, np.inf)
@@ -79,21 +80,19 @@ def test_error_units_are_those_of_a_two_sample_z_test(test):
     assert np.mean(agree) > 0.998  # one unit in a thousand may lie on the threshold
 
 
-def test_pixels_alone_make_error_units_and_no_surprise(test):
+def test_pixels_alone_make_error_units_and_no_surprise(shown):
     """Without recurrence nothing can be expected: yet most units pass the published test."""
     W = jnp.zeros((64, 64))
-    assert error_units(W, test).any(0).sum() > 32
-    assert surprise(W, test) == (0, 0)
+    assert error_units(W, shown).any(0).sum() > 32
+    assert surprise(W, shown) == (0, 0)
 
 
-def test_surprise_is_the_paired_effect(test):
+def test_surprise_is_the_paired_effect(shown):
     W = jnp.asarray(np.random.default_rng(2).normal(size=(64, 64)) / 20, jnp.float32)
-    from pcbook.energy_efficiency import in_wrong_context
-
-    right = np.abs(preactivations(W, test.x)[-1]).mean(1)
-    rows = in_wrong_context(test.rows, test.classes[-1])
-    wrong = np.abs(preactivations(W, test.images[rows])[-1]).mean(1)
-    percent, effect = surprise(W, test)
+    right = np.abs(preactivations(W, shown.x)[-1]).mean(1)
+    rows = in_wrong_context(shown.rows, shown.classes[-1])
+    wrong = np.abs(preactivations(W, shown.images[rows])[-1]).mean(1)
+    percent, effect = surprise(W, shown)
     np.testing.assert_allclose(percent, 100 * (wrong.mean() / right.mean() - 1), rtol=1e-3)
     np.testing.assert_allclose(effect, (wrong - right).mean() / (wrong - right).std(), rtol=1e-3)
 

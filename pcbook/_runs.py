@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,8 +201,8 @@ class Checkpoints:
         )
         self.manager.wait_until_finished()
 
-    def latest(self, like: dict) -> tuple[int, dict] | None:
-        """The last epoch with its state, shaped as `like`; None before the first.
+    def latest(self, like: Callable[[int], dict]) -> tuple[int, dict] | None:
+        """The last epoch with its state, shaped as `like(epoch)`; None before the first.
 
         Raises Refused where it is damaged or of another run.
         """

@@ -63,7 +63,7 @@ class Runner:
     def finish(self, name, *more, **keywords):
         """Run to the end: the exit code and what was printed."""
         process, log = self.start(name, *more, **keywords)
-        process.join(300)
+        process.join(900)
         return process.exitcode, log.read_text()
 
     def results(self, name):
@@ -261,7 +261,7 @@ def command(folder, *more, env=None, **keywords):
 def one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices") / "one"
     process = command(folder)
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 0, said
     return folder
 
@@ -278,7 +278,7 @@ def assert_same_to_rounding(folder, other):
 @pytest.mark.parametrize("more", [[], ["--devices", "2"]])
 def test_eight_devices_give_what_one_gives(one_device, tmp_path, more):
     process = command(tmp_path / "eight", *more, env={"JAX_NUM_CPU_DEVICES": "8"})
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 0, said
     note = json.loads((tmp_path / "eight/results.json").read_text())
     assert note["devices"] == (2 if more else 5)  # five seeds keep five devices busy
@@ -291,14 +291,14 @@ def test_two_processes_give_what_one_gives(one_device, tmp_path):
         port = free.getsockname()[1]
     join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
     both = [command(tmp_path / "two", *join, str(i)) for i in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in both]
+    said = [process.communicate(timeout=900)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert_same_to_rounding(tmp_path / "two", one_device)
 
 
 def test_more_devices_than_there_are_is_refused(tmp_path):
     process = command(tmp_path / "many", "--devices", "99")
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 1
     assert "--devices 99: must be 1 to" in said
 

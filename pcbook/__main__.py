@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="epochs that a kill can cost (default: 10)",
     )
+    add(
+        "--until",
+        type=count,
+        metavar="EPOCH",
+        help="stop there and measure; the same command without it goes on",
+    )
     add("--quiet", action="store_true", help="no progress bar")
     devices = energy.add_argument_group(
         "devices", "Seeds are shared out over all the devices that JAX finds."

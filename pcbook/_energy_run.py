@@ -90,7 +90,8 @@ def main(options: Namespace) -> None:
         multihost_utils.sync_global_devices("folder")
     work = Work(dataset, trainer, settings, _runs.Seeds(options.seeds, options.devices))
     began = time.monotonic()
-    state = train(work, folder, options.checkpoint_every, options.quiet)
+    until = min(options.until or settings["epochs"], settings["epochs"])
+    state = train(work, folder, until, options.checkpoint_every, options.quiet)
     results = work.results(state["params"]) | {
         "loss": state["loss"],
         "curve": state["curve"],
@@ -99,16 +100,19 @@ def main(options: Namespace) -> None:
         with _runs.room_to_write(folder, "The last checkpoint is whole."):
             note = {"command": options.command, "settings": settings, "date": _runs.today()}
             note |= {"versions": _runs.versions(), "devices": len(work.seeds.mesh.devices)}
+            note["epochs_trained"] = len(state["loss"])
             note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
-            _runs.write_json(folder / "results.json", note | {"summary": summary(results)})
-            _runs.write_npz(folder / "weights.npz", weights=state["params"])
-            _runs.write_npz(folder / "results.npz", **results)  # the last: the run is done
-        print(f"Done: {folder / 'results.npz'}, and what made it in {folder / 'results.json'}.")
+            part = "" if note["epochs_trained"] == settings["epochs"] else f"_until_{until}"
+            _runs.write_json(folder / f"results{part}.json", note | {"summary": summary(results)})
+            _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
+            done = folder / f"results{part}.npz"
+            _runs.write_npz(done, **results)  # the last: where it stands, the run is done
+        print(f"Done: {done}, and what made it in {done.with_suffix('.json')}.")
 
 
-def train(work: "Work", folder: Path, checkpoint_every: int, quiet: bool) -> dict:
-    """From the last checkpoint, or from the start, to the last epoch."""
-    settings, epochs = work.settings, work.settings["epochs"]
+def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet: bool) -> dict:
+    """From the last checkpoint, or from the start, until so many epochs are trained."""
+    settings = work.settings
     with _runs.room_to_write(folder, "Nothing was lost."):
         checkpoints = _runs.Checkpoints(folder / "checkpoints", settings)
     epoch, kept = checkpoints.latest(work.empty) or (0, work.first())

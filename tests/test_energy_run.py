@@ -214,6 +214,16 @@ def test_no_room_left_is_said_and_the_run_goes_on_when_there_is(runs, stopped):
     assert_bitwise(runs.results(stopped), runs.results("whole"))
 
 
+def test_a_run_that_stops_to_be_measured_goes_on_to_the_same_end(runs):
+    code, said = runs.finish("paused", "--until", "20")
+    assert code == 0, said
+    note = json.loads((runs.folder / "paused/results_until_20.json").read_text())
+    assert note["epochs_trained"] == 20
+    assert not (runs.folder / "paused/results.npz").exists()
+    assert runs.finish("paused")[0] == 0
+    assert_bitwise(runs.results("paused"), runs.results("whole"))
+
+
 def test_a_finished_run_is_left_alone(runs):
     before = snapshot(runs.folder / "whole")
     code, said = runs.finish("whole")

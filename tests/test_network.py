@@ -111,8 +111,8 @@ def test_forward_pass_is_the_recursion_written_out_for_one_sample(case):
 
 
 def test_activities_are_one_for_each_layer_with_the_input_first():
-    given = case((4, 3, 2), batch=5)
-    assert [x.shape for x in activities(given.params, given.x)] == [(5, 4), (5, 3), (5, 2)]
+    example = case((4, 3, 2), batch=5)
+    assert [x.shape for x in activities(example.params, example.x)] == [(5, 4), (5, 3), (5, 2)]
 
 
 @few
@@ -169,13 +169,13 @@ def test_sizes_must_be_two_layers_of_one_unit(sizes):
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are():
-    given = case((2, 3, 1))
+    example = case((2, 3, 1))
     with pytest.raises(
         ValueError, match=r"activation = 'Tanh': must be one of 'identity', 'tanh', .*'leaky relu'"
     ):
-        activities(given.params, given.x, "Tanh")
+        activities(example.params, example.x, "Tanh")
     with pytest.raises(ValueError, match=r"activation = 'gelu'"):
-        firing(given.xs, "gelu")
+        firing(example.xs, "gelu")
     with pytest.raises(
         ValueError, match=r"loss = 'hinge': must be one of 'squared error', 'cross entropy'"
     ):

@@ -187,20 +187,20 @@ def test_trajectory_is_every_moment_from_the_forward_pass_to_the_end(case, steps
 
 
 def test_inference_goes_on_from_where_it_is_told_to_start():
-    given = case((3, 4, 4, 2))
-    whole = infer(given.params, given.x, given.y, steps=7)
-    half = infer(given.params, given.x, given.y, steps=3)
-    assert_close(infer(given.params, given.x, given.y, steps=4, start=half), whole)
+    example = case((3, 4, 4, 2))
+    whole = infer(example.params, example.x, example.y, steps=7)
+    half = infer(example.params, example.x, example.y, steps=3)
+    assert_close(infer(example.params, example.x, example.y, steps=4, start=half), whole)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_energy_falls_at_every_step_of_a_small_rate(activation, loss):
-    given = case((3, 5, 4, 2), activation=activation, loss=loss)
+    example = case((3, 5, 4, 2), activation=activation, loss=loss)
     path = infer(
-        given.params, given.x, given.y, steps=30, rate=0.02, trajectory=True, **given.model
+        example.params, example.x, example.y, steps=30, rate=0.02, trajectory=True, **example.model
     )
-    energies = jax.vmap(lambda xs: energy(given.params, xs, given.y, **given.model))(path)
+    energies = jax.vmap(lambda xs: energy(example.params, xs, example.y, **example.model))(path)
     assert (np.diff(energies, axis=0) < 0).all()
 
 
@@ -221,22 +221,24 @@ def test_with_no_target_the_forward_pass_is_already_the_answer(case):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_with_no_target_inference_returns_from_anywhere_to_the_forward_pass(activation):
-    given = case((3, 4, 4, 2), activation=activation)
-    free = infer(given.params, given.x, None, steps=600, activation=activation, start=given.xs)
-    assert_close(free, activities(given.params, given.x, activation)[:-1], atol=1e-9)
+    example = case((3, 4, 4, 2), activation=activation)
+    free = infer(
+        example.params, example.x, None, steps=600, activation=activation, start=example.xs
+    )
+    assert_close(free, activities(example.params, example.x, activation)[:-1], atol=1e-9)
 
 
 def test_samples_of_a_batch_are_inferred_on_their_own():
-    given = case((3, 4, 4, 2), batch=4)
-    together = infer(given.params, given.x, given.y)
+    example = case((3, 4, 4, 2), batch=4)
+    together = infer(example.params, example.x, example.y)
     for i in range(4):
-        alone = infer(given.params, given.x[i : i + 1], given.y[i : i + 1])
+        alone = infer(example.params, example.x[i : i + 1], example.y[i : i + 1])
         assert_close(alone, [x[i : i + 1] for x in together])
 
 
 def test_rates_can_be_vmapped():
-    given = case((3, 4, 2))
-    run = lambda rate: infer(given.params, given.x, given.y, steps=5, rate=rate)  # noqa: E731
+    example = case((3, 4, 2))
+    run = lambda rate: infer(example.params, example.x, example.y, steps=5, rate=rate)  # noqa: E731
     grid = jnp.array([0.05, 0.1, 0.2])
     assert_close(
         jax.vmap(run)(grid), [jnp.stack(x) for x in zip(*map(run, (0.05, 0.1, 0.2)), strict=True)]
@@ -283,17 +285,17 @@ def test_without_hidden_layers_it_is_backprop_times_the_precision(case):
 
 
 def test_at_the_target_nothing_changes():
-    given = case((3, 4, 2))
-    value, update, _ = gradient(given._replace(y=forward(given.params, given.x)))
+    example = case((3, 4, 2))
+    value, update, _ = gradient(example._replace(y=forward(example.params, example.x)))
     assert value == 0
     assert max(abs(leaf).max() for leaf in jax.tree.leaves(update)) < 1e-14
 
 
 def test_descending_the_update_lowers_the_loss():
-    given = case((3, 5, 2), batch=4)
-    value, update, _ = gradient(given)
-    nearby = jax.tree.map(lambda p, u: p - 1e-3 * u, given.params, update)
-    assert gradient(given._replace(params=nearby))[0] < value
+    example = case((3, 5, 2), batch=4)
+    value, update, _ = gradient(example)
+    nearby = jax.tree.map(lambda p, u: p - 1e-3 * u, example.params, update)
+    assert gradient(example._replace(params=nearby))[0] < value
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -312,11 +314,11 @@ def test_update_has_the_shapes_and_types_of_the_parameters_in_float32(activation
 @pytest.mark.parametrize("loss", LOSSES)
 def test_prediction_does_not_depend_on_the_label(loss):
     """Whatever the labels, the loss reported in training is that of one and the same prediction."""
-    given = case((3, 5, 4), batch=4, loss=loss)
-    mu = predictive_coding.rule(**given.model).predict(given.params, given.x)
+    example = case((3, 5, 4), batch=4, loss=loss)
+    mu = predictive_coding.rule(**example.model).predict(example.params, example.x)
     for labels in ([0, 1, 2, 3], [3, 3, 0, 1]):
         y = jax.nn.one_hot(jnp.array(labels), 4)
-        assert_close(gradient(given._replace(y=y))[0], LOSSES[loss](mu, y).mean())
+        assert_close(gradient(example._replace(y=y))[0], LOSSES[loss](mu, y).mean())
 
 
 def test_on_labels_drawn_by_lot_accuracy_stays_at_chance():
@@ -347,10 +349,10 @@ def test_on_labels_drawn_by_lot_accuracy_stays_at_chance():
 
 def test_small_precision_gives_backprop_s_direction():
     """Whittington & Bogacz 2017: at 1/256 less than a degree, and falling with the precision."""
-    given = case((10, 20, 20, 5), batch=8)
-    _, theirs, _ = backprop.rule().gradient(given.params, (), given.x, given.y, None)
+    example = case((10, 20, 20, 5), batch=8)
+    _, theirs, _ = backprop.rule().gradient(example.params, (), example.x, example.y, None)
     ours = {
-        precision: gradient(given._replace(precision=precision), steps=400, rate=0.1)[1]
+        precision: gradient(example._replace(precision=precision), steps=400, rate=0.1)[1]
         for precision in (1.0, 1 / 256, 1 / 1024)
     }
     degrees = {precision: float(angle(update, theirs)) for precision, update in ours.items()}
@@ -370,13 +372,13 @@ def linear(sizes, seed=0, precision=1.0):
     return case(sizes, seed=seed, activation="identity", precision=precision)
 
 
-def hidden_equilibrium(given):
+def hidden_equilibrium(example):
     """Where the energy of a linear network is least: one Newton step on a quadratic."""
-    start = activities(given.params, given.x, "identity")[1:-1]
+    start = activities(example.params, example.x, "identity")[1:-1]
     flat, unravel = ravel_pytree(start)
-    function = lambda flat: total_energy(given)([given.x, *unravel(flat)])  # noqa: E731
+    function = lambda flat: total_energy(example)([example.x, *unravel(flat)])  # noqa: E731
     return [
-        given.x,
+        example.x,
         *unravel(flat - jnp.linalg.solve(jax.hessian(function)(flat), jax.grad(function)(flat))),
     ]
 
@@ -384,31 +386,31 @@ def hidden_equilibrium(given):
 @pytest.mark.parametrize("sizes", [(3, 2), (3, 4, 2), (2, 3, 5, 2), (1, 4, 4, 1), (3, 2, 4, 3, 2)])
 @pytest.mark.parametrize("precision", [1.0, 0.2, 7.0])
 def test_equilibrated_energy_is_the_least_energy_of_a_linear_network(sizes, precision):
-    given = linear(sizes, precision=precision)
+    example = linear(sizes, precision=precision)
 
     @jax.jit
     def both(params, x, y):
-        here = given._replace(params=params, x=x, y=y)
-        least = energy(params, hidden_equilibrium(here), y, **given.model)
+        here = example._replace(params=params, x=x, y=y)
+        least = energy(params, hidden_equilibrium(here), y, **example.model)
         return equilibrated_energy(params, x, y, precision), least
 
-    assert_close(*both(given.params, given.x, given.y))
+    assert_close(*both(example.params, example.x, example.y))
 
 
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (2, 3, 5, 2)])
 def test_linear_inference_reaches_the_closed_form_energy(sizes):
-    given = linear(sizes)
-    xs = infer(given.params, given.x, given.y, steps=2000, rate=0.1, activation="identity")
-    ours = energy(given.params, xs, given.y, "identity")
-    assert_close(ours, equilibrated_energy(given.params, given.x, given.y))
+    example = linear(sizes)
+    xs = infer(example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity")
+    ours = energy(example.params, xs, example.y, "identity")
+    assert_close(ours, equilibrated_energy(example.params, example.x, example.y))
 
 
 def test_linear_inference_reaches_the_closed_form_activity():
     """x_1 = (I + W_2^T W_2)^-1 (W_1 x_0 + b_1 + W_2^T (y - b_2))."""
-    given = linear((3, 4, 2))
-    (W1, b1), (W2, b2) = given.params
-    x1 = np.linalg.solve(np.eye(4) + W2.T @ W2, (given.x @ W1.T + b1 + (given.y - b2) @ W2).T).T
-    xs = infer(given.params, given.x, given.y, steps=2000, rate=0.1, activation="identity")
+    example = linear((3, 4, 2))
+    (W1, b1), (W2, b2) = example.params
+    x1 = np.linalg.solve(np.eye(4) + W2.T @ W2, (example.x @ W1.T + b1 + (example.y - b2) @ W2).T).T
+    xs = infer(example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity")
     np.testing.assert_allclose(xs[1], x1, 1e-9, 1e-11)
 
 
@@ -451,25 +453,27 @@ def test_size_moves_down_the_energy_of_prior_and_light():
 @pytest.mark.parametrize("sizes", [(3, 2), (3, 4, 2), (2, 3, 4, 3)])
 def test_linear_network_in_reverse_imagines_the_posterior_mean(sizes):
     """The prior is N(m, I) and y = M x_0 + noise of covariance S: m + M^T (M M^T + S)^-1 e."""
-    given = linear(sizes)
-    prior = given.x[0]
+    example = linear(sizes)
+    prior = example.x[0]
     M = S = np.eye(sizes[-1])
-    for layer in given.params[:0:-1]:
+    for layer in example.params[:0:-1]:
         M = M @ layer.W
         S = S + M @ M.T
-    M = M @ given.params[0].W
-    e = given.y - forward(given.params, prior[None], "identity")
+    M = M @ example.params[0].W
+    e = example.y - forward(example.params, prior[None], "identity")
     mean = prior + np.linalg.solve(M @ M.T + S, e.T).T @ M
-    ours = infer_input(given.params, given.y, prior, steps=4000, rate=0.1, activation="identity")
+    ours = infer_input(
+        example.params, example.y, prior, steps=4000, rate=0.1, activation="identity"
+    )
     np.testing.assert_allclose(ours, mean, 1e-8, 1e-9)
 
 
 def test_imagined_input_explains_the_output_better_than_the_prior_does():
-    given = case((4, 8, 3), scale=2.0)
+    example = case((4, 8, 3), scale=2.0)
     prior = jnp.zeros(4)
-    dreamt = infer_input(given.params, given.y, prior, steps=200, rate=0.05)
-    before = LOSSES["squared error"](forward(given.params, jnp.zeros((3, 4))), given.y)
-    after = LOSSES["squared error"](forward(given.params, dreamt), given.y)
+    dreamt = infer_input(example.params, example.y, prior, steps=200, rate=0.05)
+    before = LOSSES["squared error"](forward(example.params, jnp.zeros((3, 4))), example.y)
+    after = LOSSES["squared error"](forward(example.params, dreamt), example.y)
     assert (after < before).all()
 
 
@@ -524,17 +528,19 @@ def test_names_must_be_known(call):
         calls[call](loss="l1")
 
 
-@pytest.mark.parametrize("call", [gradient, lambda given: infer(given.params, given.x, given.y)])
+@pytest.mark.parametrize(
+    "call", [gradient, lambda example: infer(example.params, example.x, example.y)]
+)
 def test_input_and_target_that_do_not_fit_are_named(call):
-    given = case((3, 4, 2), batch=5)
+    example = case((3, 4, 2), batch=5)
     with as_a_reader_runs_it():
         with pytest.raises(
             ValueError, match=r"x has shape \(5, 7\): must be \(batch, 3\), 3 being"
         ):
-            call(given._replace(x=jnp.ones((5, 7))))
+            call(example._replace(x=jnp.ones((5, 7))))
         for shape in ((5, 3), (5,), (4, 2)):
             with pytest.raises(ValueError) as error:
-                call(given._replace(y=jnp.ones(shape)))
+                call(example._replace(y=jnp.ones(shape)))
             assert f"y has shape {shape}: must be (5, 2), 2 being the width of the output" in str(
                 error.value
             )

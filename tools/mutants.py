@@ -10,15 +10,18 @@ error.
 With a word, only the defects whose name has it. All take some minutes.
 """
 
+import contextlib
+import io
+import multiprocessing
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,21 +144,43 @@ def main() -> None:
     chosen = [defect for defect in DEFECTS if word in f"{defect.module}: {defect.name}"]
     for defect in chosen:
         with_defect(defect)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = Path(folder) / "compiled"
-        for module in sorted({defect.module for defect in chosen}):
-            if noticed_by(Defect("nothing", module, "", ""), compiled):
-                sys.exit(f"The tests of {module} fail without any defect: mend that first.")
+    controls = [Defect("nothing", module, "", "") for module in sorted({d.module for d in chosen})]
+    with tempfile.TemporaryDirectory() as compiled, processes(compiled) as pool:
+        for control, test in zip(controls, pool.map(noticed_by, controls)):
+            if test:
+                sys.exit(f"{test} fails without any defect in {control.module}: mend that first.")
         print(f"{'module':<20}{'defect':<42}noticed by")
         survivors = 0
-        for defect, test in zip(chosen, pool.map(lambda d: noticed_by(d, compiled), chosen)):
+        for defect, test in zip(chosen, pool.map(noticed_by, chosen)):
             survivors += test is None
             print(f"{defect.module:<20}{defect.name:<42}{test or 'NO TEST'}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} defects are noticed.")
     sys.exit(survivors > 0)
 
 
-def noticed_by(defect: Defect, compiled: Path) -> str | None:
+def processes(compiled: str) -> ProcessPoolExecutor:
+    """A new process for each defect, with JAX imported already and compiled programs shared."""
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": compiled,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["jax", "optax", "hypothesis", "beartype", "pooch", "pytest"])
+    return ProcessPoolExecutor(os.cpu_count(), server, max_tasks_per_child=1)
+
+
+class FirstFailure:
+    """A plugin of pytest that keeps the name of the first test that fails."""
+
+    test = None
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and self.test is None:
+            self.test = report.nodeid.split("::")[-1]
+
+
+def noticed_by(defect: Defect) -> str | None:
     """The first test that fails on a copy of the package with the defect in it."""
     with tempfile.TemporaryDirectory() as copy:
         for name in ("pcbook", "tests", "pyproject.toml"):
@@ -163,26 +188,16 @@ def noticed_by(defect: Defect, compiled: Path) -> str | None:
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(copy) / name)
         module = Path(copy) / "pcbook" / f"{defect.module}.py"
         module.write_text(with_defect(defect), encoding="utf-8")
-        tests = f"tests/test_{defect.module}.py"
-        result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests],
-            cwd=copy,
-            env=os.environ
-            | {
-                "PYTHONPATH": copy,
-                "JAX_COMPILATION_CACHE_DIR": str(compiled),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            },
-            capture_output=True,
-            text=True,
-        )
-    if result.returncode == 0:
-        return None
-    failed = re.search(r"^FAILED \S+::(\w+)", result.stdout, re.MULTILINE)
-    if result.returncode != 1 or not failed:
-        sys.exit(f"The tests did not run with the defect {defect.name!r}:\n{result.stdout[-2000:]}")
-    return failed[1]
+        os.chdir(copy)
+        sys.path.insert(0, copy)
+        first, output = FirstFailure(), io.StringIO()
+        with contextlib.redirect_stdout(output):
+            tests = f"tests/test_{defect.module}.py"
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests], [first])
+        os.chdir(ROOT)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"No test ran with {defect.name!r}:\n{output.getvalue()[-2000:]}")
+    return first.test
 
 
 def with_defect(defect: Defect) -> str:

@@ -29,7 +29,7 @@ from jax import lax, random
 from pcbook import data, graph, models
 
 RESULTS = Path(__file__).parents[1] / "results" / "graph_training.json"
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5
 METHODS = {
     "backprop": None,

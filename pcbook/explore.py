@@ -185,7 +185,7 @@ def _words() -> ipywidgets.HTML:
     A widget can bring no script of its own, but an image can, and it loads wherever
     the widget is shown.
     """
-    empty = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+    empty = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
     return ipywidgets.HTML(
         f'<img hidden alt="" src="{empty}" onload="{html.escape(SLIDERS)}">',
         layout={"display": "none"},

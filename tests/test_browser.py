@@ -139,7 +139,8 @@ def test_a_page_asks_nobody_else_and_complains_of_nothing(browser, address, docu
 @each_document
 def test_every_image_on_a_page_has_alt_text(browser, address, document):
     opened(browser, f"{address}{document}.html")
-    alts = browser.execute_script("return [...document.images].filter(i => !i.hidden).map(i => i.alt)")
+    images = "[...document.images].filter(image => !image.hidden)"
+    alts = browser.execute_script(f"return {images}.map(image => image.alt)")
     assert all(alt and alt.strip() for alt in alts)
 
 
@@ -232,8 +233,11 @@ def lab(tmp_path):
             return fig
         explore(draw, steps=(1, 2, 5), alt="{steps} steps")
     """
-    cells = [nbformat.v4.new_code_cell(textwrap.dedent(source))]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "figure.ipynb")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(textwrap.dedent(source))],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, tmp_path / "figure.ipynb")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "jupyter", "lab", tmp_path, "--no-browser", "--allow-root"]
@@ -245,9 +249,10 @@ def lab(tmp_path):
         "LabApp.news_url": None,
     }
     command += [f"--{name}={value}" for name, value in options.items()]
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(
-        command, stdout=log, stderr=log
-    ) as server:
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as server,
+    ):
         yield f"http://127.0.0.1:{port}/lab/tree/figure.ipynb"
         server.terminate()
 

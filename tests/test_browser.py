@@ -260,8 +260,12 @@ def lab(tmp_path):
 def test_a_live_kernel_has_the_same_slider_and_the_same_words_for_it(browser, lab):
     wait(browser, lambda: answers(lab))
     browser.get(lab)
-    wait(browser, lambda: all_of(browser, ".jp-CodeCell .cm-content"))
-    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    notebook = "jupyterapp?.shell.currentWidget"
+    wait(browser, lambda: browser.execute_script(f"return !!window.{notebook}?.sessionContext"))
+    browser.execute_script(
+        f"return {notebook}.sessionContext.ready"
+        ".then(() => jupyterapp.commands.execute('notebook:run-all-cells'))"
+    )
     wait(browser, lambda: all_of(browser, ".pcbook-sliders .noUi-handle"))
     (figure,) = all_of(browser, ".pcbook-sliders")
     (handle,) = figure.find_elements(By.CSS_SELECTOR, ".noUi-handle")

@@ -94,7 +94,7 @@ def without_scripts():
     browser.quit()
 
 
-def wait(browser, condition, seconds=60):
+def wait(browser, condition, seconds=120):
     return WebDriverWait(browser, seconds).until(lambda _: condition())
 
 

@@ -60,14 +60,15 @@ class Ours:
     """The package's own training."""
 
     def __init__(self, images, labels):
-        self.trainer = Trainer(RECURRENT, "pre", RATE, BATCH, deck(labels))
+        self.trainer = Trainer(RECURRENT, "pre", BATCH, deck(labels))
         self.keys, self.images = seed_keys([0]), jnp.asarray(images)
-        self.state = init_state(self.trainer, images.shape[1], self.keys)
+        self.state = init_state(RECURRENT, images.shape[1], self.keys)
         self.first = np.asarray(self.state[0][0])
         self.epochs = 0
 
     def epoch(self):
-        self.state, loss = advance(self.trainer, self.state, self.images, self.keys, self.epochs, 1)
+        now = self.images, self.keys, np.float32([RATE]), self.epochs
+        self.state, loss = advance(self.trainer, self.state, *now, 1)
         self.epochs += 1
         return float(loss[0, 0])
 

@@ -11,7 +11,7 @@ examples:
   python -m pcbook energy-efficiency --data mnist --loss pre --seeds 10 --epochs 200 --out pre
       the published experiment
 
-The folder of a run holds settings.json, metrics.csv (a row for each epoch and seed, there to
+The folder of a run holds settings.json, metrics.csv (a row for each epoch and network, there to
 be plotted while it runs), checkpoints/, and in the end weights.npz, results.npz (curves and
 measures) and results.json (what made them). A run
 that was killed goes on when the same command is given again. MNIST and the like are
@@ -54,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=count, default=1, help="how many networks (default: 1)")
     add("--first-seed", type=int, default=0, metavar="N", help="the seed of the first (default: 0)")
     add("--epochs", type=count, help="default: what suffices for the data")
-    add("--rate", type=float, help="Adam's step size (default: what suits the data)")
+    add(
+        "--rate",
+        type=float,
+        nargs="+",
+        help="Adam's step size (default: what suits the data); of several, each with every seed",
+    )
     add("--batch-size", type=count, default=32, metavar="N", help="sequences (default: 32)")
     add("--steps", type=count, default=10, help="images in a sequence (default: 10)")
     add(
@@ -72,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--quiet", action="store_true", help="no progress bar")
     devices = energy.add_argument_group(
-        "devices", "Seeds are shared out over all the devices that JAX finds."
+        "devices", "Networks are shared out over all the devices that JAX finds."
     )
     add = devices.add_argument
     add("--devices", type=count, metavar="N", help="use only the first N (default: all)")

@@ -7,6 +7,7 @@ import hashlib
 import time
 from argparse import Namespace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jax.experimental import multihost_utils
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pcbook import _runs
 from pcbook.data import Dataset
@@ -67,19 +68,20 @@ def main(options: Namespace) -> None:
         "loss": options.loss,
         "order": options.order,
         "seeds": list(range(options.first_seed, options.first_seed + options.seeds)),
+        "rates": options.rate or [size.rate],
         "epochs": options.epochs or size.epochs,
-        "rate": options.rate or size.rate,
         "batch_size": options.batch_size,
         "steps": options.steps,
     }
     trainer = Trainer(
         RECURRENT,
         settings["loss"],
-        settings["rate"],
         settings["batch_size"],
         deck(dataset.y_train, settings["steps"], settings["order"]),
     )
-    check_training(dataset.x_train, dataset.y_train, trainer, settings["epochs"], 1)
+    check_training(
+        dataset.x_train, dataset.y_train, trainer, settings["rates"], settings["epochs"], 1
+    )
     folder = Path(options.out)
     with _runs.room_to_write(folder.parent, "Nothing was begun."):
         _runs.claim_folder(folder, settings)
@@ -88,7 +90,7 @@ def main(options: Namespace) -> None:
         return
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("folder")
-    work = Work(dataset, trainer, settings, _runs.Seeds(options.seeds, options.devices))
+    work = Work(dataset, trainer, settings, options.devices)
     began = time.monotonic()
     until = min(options.until or settings["epochs"], settings["epochs"])
     state = train(work, folder, until, options.checkpoint_every, options.quiet)
@@ -99,11 +101,11 @@ def main(options: Namespace) -> None:
     if _runs.first_process():
         with _runs.room_to_write(folder, "The last checkpoint is whole."):
             note = {"command": options.command, "settings": settings, "date": _runs.today()}
-            note |= {"versions": _runs.versions(), "devices": len(work.seeds.mesh.devices)}
+            note |= {"versions": _runs.versions(), "devices": len(work.spread.mesh.devices)}
             note["epochs_trained"] = len(state["loss"])
             note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
             part = "" if note["epochs_trained"] == settings["epochs"] else f"_until_{until}"
-            _runs.write_json(folder / f"results{part}.json", note | {"summary": summary(results)})
+            _runs.write_json(folder / f"results{part}.json", note | {"summary": work.summary(results)})
             _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
             done = folder / f"results{part}.npz"
             _runs.write_npz(done, **results)  # the last: where it stands, the run is done
@@ -116,9 +118,9 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
     with _runs.room_to_write(folder, "Nothing was lost."):
         checkpoints = _runs.Checkpoints(folder / "checkpoints", settings)
     epoch, kept = checkpoints.latest(work.empty) or (0, work.first())
-    state = work.seeds.spread((kept["params"], kept["memory"]))
+    state = work.spread.out((kept["params"], kept["memory"]))
     loss, curve = list(kept["loss"]), list(kept["curve"])
-    columns = ["epoch", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
+    columns = ["epoch", "rate", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
     metrics = _runs.Metrics(folder / "metrics.csv", columns)
     safe = f"The checkpoint of epoch {epoch} is whole."
     if _runs.first_process():
@@ -137,7 +139,7 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
             bar.update()
             bar.set_postfix(loss=f"{losses.mean():.4f}", last_step=f"{curves[:, -1].mean():.4f}")
             if epoch % checkpoint_every == 0 or epoch == epochs:
-                params, memory = work.seeds.gather(state)
+                params, memory = work.spread.gather(state)
                 kept = {"params": params, "memory": memory}
                 kept |= {"loss": np.array(loss), "curve": np.array(curve)}
                 with _runs.room_to_write(folder, safe):
@@ -147,25 +149,34 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
 
 
 class Work:
-    """One run's computation: a step of training on the devices, and what is measured."""
+    """One run's computation: an epoch of training on the devices, and what is measured.
 
-    def __init__(self, dataset, trainer, settings, seeds):
-        self.dataset, self.trainer, self.settings, self.seeds = dataset, trainer, settings, seeds
-        key = random.key(PROBE)
-        self.probe = probe(dataset, key, steps=settings["steps"], order=settings["order"])
-        keys = seed_keys(settings["seeds"])
-        self._keys = seeds.spread(random.key_data(keys))
-        self._first = jax.tree.map(np.asarray, init_state(trainer, dataset.x_train.shape[1], keys))
-        self._images = seeds.share(dataset.x_train)
-        self._test = seeds.share(self.probe.x)
+    A network for each of the `rates` with each of the `seeds`.
+    """
 
-        def epoch(state, keys, images, test, first):
+    def __init__(self, dataset, trainer, settings, devices):
+        self.dataset, self.settings = dataset, settings
+        self.networks = list(product(settings["rates"], settings["seeds"]))
+        rates, seeds = zip(*self.networks)
+        self.spread = _runs.Spread(len(self.networks), devices)
+        self.probe = probe(
+            dataset, random.key(PROBE), steps=settings["steps"], order=settings["order"]
+        )
+        keys = seed_keys(seeds)
+        first = init_state(trainer.network, dataset.x_train.shape[1], keys)
+        self._first = jax.tree.map(np.asarray, first)
+        self._each = self.spread.out((random.key_data(keys), np.float32(rates)))
+        self._images = self.spread.share(dataset.x_train)
+        self._test = self.spread.share(self.probe.x)
+
+        def epoch(state, each, images, test, first):
+            keys, rates = each
             keys = random.wrap_key_data(keys)
-            state, loss = advance(trainer, state, images, keys, first, 1)
+            state, loss = advance(trainer, state, images, keys, rates, first, 1)
             curve = jax.lax.map(lambda W: jnp.abs(preactivations(W, test)).mean((1, 2)), state[0])
             return state, loss[0], curve
 
-        self._epoch = seeds.spread_function(epoch, shared=3)
+        self._epoch = self.spread.function(epoch, shared=3)
 
     def first(self) -> dict:
         """What is kept before the first epoch."""
@@ -176,25 +187,25 @@ class Work:
         return self._kept(self._first, epoch)
 
     def _kept(self, state, epoch):
-        seeds, steps = len(self.settings["seeds"]), self.settings["steps"]
-        loss = np.zeros((epoch, seeds), np.float32)
-        curve = np.zeros((epoch, seeds, steps), np.float32)
+        loss = np.zeros((epoch, len(self.networks)), np.float32)
+        curve = np.zeros((*loss.shape, self.settings["steps"]), np.float32)
         return {"params": state[0], "memory": state[1], "loss": loss, "curve": curve}
 
     def advance(self, state, epoch: int):
         """One epoch further: the state on the devices, and on the host the losses and curves."""
-        number = self.seeds.share(np.int32(epoch))
-        state, *seen = self._epoch(state, self._keys, self._images, self._test, number)
-        return state, *self.seeds.gather(seen)
+        number = self.spread.share(np.int32(epoch))
+        state, *seen = self._epoch(state, self._each, self._images, self._test, number)
+        return state, *self.spread.gather(seen)
 
     def rows(self, epoch: int, losses, curves):
         """The rows of metrics.csv for one epoch."""
-        for seed, loss, curve in zip(self.settings["seeds"], losses, curves):
-            yield [epoch + 1, seed, f"{loss:.6f}", *(f"{a:.6f}" for a in curve)]
+        for network, loss, curve in zip(self.networks, losses, curves):
+            yield [epoch + 1, *network, f"{loss:.6f}", *(f"{a:.6f}" for a in curve)]
 
     def results(self, params) -> dict:
         """Every measure of the trained networks and, for comparison, of the untrained."""
-        found = {"bounds": np.array(bounds(self.dataset))}
+        rates, seeds = zip(*self.networks)
+        found = {"rates": rates, "seeds": seeds, "bounds": bounds(self.dataset)}
         for name, weights in (("", params), ("untrained_", self._first[0])):
             weights = jnp.asarray(weights)
             measured = measure_all(weights, self.probe, random.key(PROBE + 1))
@@ -203,28 +214,31 @@ class Work:
             found |= {name + "energy_" + f: value for f, value in cost._asdict().items()}
         return {name: np.asarray(value) for name, value in found.items()}
 
+    def summary(self, results) -> dict:
+        """For each rate, the few numbers that one looks at first: means over seeds."""
+        return {
+            f"rate {rate:g}": summary(results, results["rates"] == rate)
+            for rate in self.settings["rates"]
+        }
 
-def summary(results: dict) -> dict:
-    """The few numbers that one looks at first: means over seeds."""
 
-    def rounded(value):
-        return np.round(np.asarray(value, float), 4).tolist()
+def summary(results: dict, which) -> dict:
+    """Means over the networks `which`, rounded."""
 
-    last = slice(None), -1
+    def mean(name):
+        return np.round(results[name][which].mean(0, dtype=float), 4).tolist()
+
     return {
-        "bounds (none, median, category)": rounded(results["bounds"]),
-        "preactivation": rounded(results["preactivation"].mean(0)),
-        "lesioned": rounded(results["lesioned"].mean(0)),
-        "control lesion": rounded(results["control"].mean(0)),
-        "prediction units above zero": (results["units"] > 0).any(1).sum(1).tolist(),
-        "expected, unexpected": rounded([results["expected"].mean(), results["unexpected"].mean()]),
-        "decoded": rounded(results["decoded"].mean(0)),
-        "AP, ST, EC at the last step": rounded(
-            [
-                results[f"energy_{name}"][last].mean()
-                for name in ("activity", "transmission", "total")
-            ]
-        ),
+        "bounds (none, median, category)": np.round(results["bounds"], 4).tolist(),
+        "preactivation": mean("preactivation"),
+        "lesioned": mean("lesioned"),
+        "control lesion": mean("control"),
+        "prediction units above zero": (results["units"][which] > 0).any(1).sum(1).tolist(),
+        "expected, unexpected": [mean("expected"), mean("unexpected")],
+        "decoded": mean("decoded"),
+        "AP, ST, EC at the last step": [
+            mean(f"energy_{name}")[-1] for name in ("activity", "transmission", "total")
+        ],
     }
 
 

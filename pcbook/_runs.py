@@ -1,7 +1,7 @@
-"""Long runs: checkpoints that survive a kill, and seeds spread over devices and processes.
+"""Long runs: checkpoints that survive a kill, and networks spread over devices and processes.
 
 A run is a folder. `settings.json` says what it is, `metrics.csv` grows by a row for each
-seed and epoch, `checkpoints/` holds the last two states, and `weights.npz`, `results.npz` and
+network and epoch, `checkpoints/` holds the last two states, and `weights.npz`, `results.npz` and
 `results.json` stand there when it is done. An epoch depends on the seed, on the number of the
 epoch and on the state before it, and on nothing else: that is why a run that was killed
 ends, bit for bit, where it would have ended.
@@ -55,8 +55,8 @@ def today() -> str:
 # --- devices ---
 
 
-class Seeds:
-    """The axis of seeds, spread over devices: each works on its own and never asks another.
+class Spread:
+    """Networks spread over devices: each works on its own and never asks another.
 
     Where the devices do not share out evenly, the last ones train spare networks that are
     thrown away.
@@ -73,11 +73,11 @@ class Seeds:
             found = found[:count]
         self.count = count
         self.padded = -(-count // len(found)) * len(found)
-        self.mesh = Mesh(np.array(found), ("seeds",))
+        self.mesh = Mesh(np.array(found), ("networks",))
 
-    def spread(self, tree):
-        """Host arrays, with a leading axis of `count` seeds or more, onto the devices."""
-        split = NamedSharding(self.mesh, P("seeds"))
+    def out(self, tree):
+        """Host arrays, with a leading axis of `count` networks, onto the devices."""
+        split = NamedSharding(self.mesh, P("networks"))
 
         def put(leaf):
             leaf = np.asarray(leaf)
@@ -94,18 +94,18 @@ class Seeds:
         return jax.make_array_from_callback(array.shape, whole, lambda at: array[at])
 
     def gather(self, tree):
-        """Back on the host of every process, the spare seeds thrown away."""
+        """Back on the host of every process, the spare networks thrown away."""
         if jax.process_count() > 1:
             tree = multihost_utils.process_allgather(tree, tiled=True)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.count], tree)
 
-    def spread_function(self, function, shared: int):
-        """Compile `function(tree over seeds, ..., shared arrays)` to run on each device's seeds."""
+    def function(self, function, shared: int):
+        """Compile `function(trees over networks, ..., shared arrays)` to run on every device."""
 
         def call(*args):
-            specs = (P("seeds"),) * (len(args) - shared) + (P(),) * shared
+            specs = (P("networks"),) * (len(args) - shared) + (P(),) * shared
             return jax.shard_map(
-                function, mesh=self.mesh, in_specs=specs, out_specs=P("seeds"), check_vma=False
+                function, mesh=self.mesh, in_specs=specs, out_specs=P("networks"), check_vma=False
             )(*args)
 
         return jax.jit(call)
@@ -157,7 +157,7 @@ def room_to_write(folder: Path, safe: str):
 
 
 class Metrics:
-    """`metrics.csv`: a row for each epoch and seed, there to be plotted while the run goes on."""
+    """`metrics.csv`: a row for each epoch and network, there to be plotted while the run goes on."""
 
     def __init__(self, path: Path, columns: list[str]):
         self.path, self.columns = path, columns

@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pcbook import data
 from pcbook.data import Dataset
@@ -284,7 +284,7 @@ def train(
     labels: Int[Numbers, " images"],
     *,
     epochs: int,
-    rate: float,
+    rate: float | Sequence[float],
     loss: str = "pre",
     order: str = "ascending",
     steps: int = 10,
@@ -295,21 +295,23 @@ def train(
 ) -> Training:
     """Train a network a seed, all at once, to save energy on sequences of images.
 
-    Adam with step size `rate`; new sequences every epoch; those that do not fill the last
-    batch sit the epoch out. The path keeps the parameters after `every` so many epochs.
+    Adam with step size `rate`, or one for each seed; new sequences every epoch; those that do
+    not fill the last batch sit the epoch out. The path keeps the parameters after `every` so
+    many epochs.
     Raises ValueError for images that are not finite rows of pixels, labels that do not fit
     them, an unknown loss or order, and sizes below 1.
     """
     every = every or epochs
-    trainer = Trainer(network, loss, rate, batch_size, deck(labels, steps, order))
-    check_training(images, labels, trainer, epochs, every)
+    trainer = Trainer(network, loss, batch_size, deck(labels, steps, order))
+    rates = np.broadcast_to(np.asarray(rate, np.float32), len(seeds))
+    check_training(images, labels, trainer, rates, epochs, every)
     keys = seed_keys(seeds)
     images = jnp.asarray(images)
-    state = init_state(trainer, images.shape[1], keys)
+    state = init_state(network, images.shape[1], keys)
     path, losses = [state[0]], []
     with tqdm(total=epochs, desc=network.name, unit="epoch", leave=False) as bar:
         for first in range(0, epochs, every):
-            state, loss_here = advance(trainer, state, images, keys, first, every)
+            state, loss_here = advance(trainer, state, images, keys, rates, first, every)
             path.append(state[0])
             losses.append(loss_here)
             bar.update(every)
@@ -326,22 +328,23 @@ class Trainer(NamedTuple):
 
     network: Network
     loss: str
-    rate: float
     batch_size: int
     deck: Deck
 
 
-def check_training(images, labels, trainer: Trainer, epochs: int, every: int) -> None:
+def check_training(images, labels, trainer: Trainer, rates, epochs: int, every: int) -> None:
     """Raise the ValueError that names what does not fit."""
-    data._check_split("train", np.asarray(images), np.asarray(labels))
+    images, labels = np.asarray(images), np.asarray(labels)
+    Dataset(images, labels, images, labels)
     COSTS[trainer.loss]
     if not 1 <= trainer.batch_size <= trainer.deck.n:
         raise ValueError(
             f"batch_size = {trainer.batch_size}: must be 1 to {trainer.deck.n}, "
             "the number of sequences that the images make"
         )
-    if not 0 < trainer.rate < float("inf"):
-        raise ValueError(f"rate = {trainer.rate}: must be a positive number")
+    for rate in rates:
+        if not 0 < rate < float("inf"):
+            raise ValueError(f"rate = {rate:g}: must be a positive number")
     if epochs < 1:
         raise ValueError(f"epochs = {epochs}: must be at least 1")
     if every < 1 or epochs % every:
@@ -355,37 +358,49 @@ def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
     return jnp.stack([random.key(seed) for seed in seeds])
 
 
-def init_state(trainer: Trainer, pixels: int, keys: Key[Array, " seeds"]):
+ADAM = optax.scale_by_adam()
+
+
+def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
     """The state before training, over seeds: the parameters and the optimiser's memory."""
 
     def one(key):
-        params = trainer.network.init(random.fold_in(key, 0), pixels)
-        return params, optax.adam(trainer.rate).init(params)
+        params = network.init(random.fold_in(key, 0), pixels)
+        return params, ADAM.init(params)
 
     return jax.jit(jax.vmap(one))(keys)
 
 
-def advance(trainer: Trainer, state, images: Array, keys: Key[Array, " seeds"], first, epochs: int):
+def advance(
+    trainer: Trainer,
+    state,
+    images: Array,
+    keys: Key[Array, " seeds"],
+    rates: Float[Numbers, " seeds"],
+    first: Int[Numbers, ""] | int,
+    epochs: int,
+):
     """Train for so many `epochs` from epoch `first` on: the new state, and losses (epochs, seeds).
 
     An epoch's sequences depend on the seed and on the number of the epoch alone.
     """
-    rows, *static = trainer.deck
-    trainer = trainer._replace(deck=None)
-    return _advance(trainer, tuple(static), epochs, state, images, keys, first, jnp.asarray(rows))
+    rows, *dealing = trainer.deck
+    static = trainer._replace(deck=None), tuple(dealing), epochs
+    return _advance(*static, state, images, keys, rates, first, jnp.asarray(rows))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _advance(trainer, dealing, epochs, state, images, keys, first, rows):
-    def many(state, key):
+def _advance(trainer, dealing, epochs, state, images, keys, rates, first, rows):
+    def one(state, key, rate):
         def epoch(state, number):
             order = _deal(random.fold_in(key, number + 1), rows, *dealing)
-            return lax.scan(partial(_batch, trainer, images), state, _batches(trainer, order))
+            batch = partial(_batch, trainer, images, rate)
+            return lax.scan(batch, state, _batches(trainer, order))
 
         state, losses = lax.scan(epoch, state, first + jnp.arange(epochs))
         return state, losses.mean(1)
 
-    return jax.vmap(many, out_axes=(0, 1))(state, keys)
+    return jax.vmap(one, out_axes=(0, 1))(state, keys, rates)
 
 
 def _batches(trainer, order):
@@ -395,11 +410,11 @@ def _batches(trainer, order):
     return order[:, : n // size * size].reshape(steps, -1, size).swapaxes(0, 1)
 
 
-def _batch(trainer, images, state, rows):
+def _batch(trainer, images, rate, state, rows):
     params, memory = state
-    loss, update = _gradient(trainer, params, images[rows])
-    update, memory = optax.adam(trainer.rate).update(update, memory)
-    return (optax.apply_updates(params, update), memory), loss
+    loss, slope = _gradient(trainer, params, images[rows])
+    step, memory = ADAM.update(slope, memory)
+    return (jax.tree.map(lambda p, s: p - rate * s, params, step), memory), loss
 
 
 def _gradient(trainer, params, x):
@@ -433,10 +448,15 @@ def medians(
 
 
 def bounds(dataset: Dataset) -> Bounds:
-    """Mean |x|, |x - median| and |x - median of its class|, medians of train, x of test."""
-    x, fitted = dataset.x_test, medians(dataset.x_train, dataset.y_train)
-    guesses = (0, np.median(dataset.x_train, axis=0), fitted[dataset.y_test])
-    return Bounds(*(float(np.abs(x - guess).mean()) for guess in guesses))
+    """Mean |x|, |x - median| and |x - median of its class|, medians of train, x of test.
+
+    Every class counts alike, as it does in the sequences.
+    """
+    x, y = dataset.x_test, dataset.y_test
+    guesses = (0, np.median(dataset.x_train, axis=0), medians(dataset.x_train, dataset.y_train)[y])
+    counts = np.bincount(y)
+    weights = 1 / (counts[y] * (counts > 0).sum())
+    return Bounds(*(float(weights @ np.abs(x - guess).mean(1)) for guess in guesses))
 
 
 class Energies(NamedTuple):

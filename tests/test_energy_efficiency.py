@@ -252,6 +252,12 @@ def test_bounds_of_six_images_by_hand():
     np.testing.assert_allclose(fitted, [[0, 0.4], [1, 0.4]])
 
 
+def test_bounds_count_every_class_alike():
+    x, y = np.array([[0.0], [0.0], [0.0], [1.0]], np.float32), np.array([0, 0, 0, 1])
+    twice = Dataset(x[[0, 3]], y[[0, 3]], x[[0, 3]], y[[0, 3]])
+    assert bounds(Dataset(twice.x_train, twice.y_train, x, y)) == bounds(twice) == (0.5, 0.5, 0)
+
+
 @few
 @given(st.integers(0, 9999))
 def test_no_guess_is_better_than_the_median_of_the_same_images(seed):
@@ -365,6 +371,14 @@ def test_a_seed_gives_the_same_alone_and_beside_others(digits):
     assert np.abs(beside.params[0] - beside.params[1]).max() > 0.01
 
 
+def test_rates_and_seeds_train_side_by_side_as_alone(digits):
+    both = train(digits.x_train, digits.y_train, epochs=3, rate=[1e-2, 1e-3], seeds=[4, 4])
+    np.testing.assert_array_equal(both.path[0, 0], both.path[0, 1])
+    alone = train(digits.x_train, digits.y_train, epochs=3, rate=1e-3, seeds=[4])
+    np.testing.assert_allclose(alone.params[0], both.params[1], atol=1e-5)
+    assert np.abs(both.params[0] - both.params[1]).max() > 0.01
+
+
 def test_stages_do_not_change_the_training(digits):
     setup = {"epochs": 4, "rate": 1e-3}
     whole = train(digits.x_train, digits.y_train, **setup)
@@ -405,7 +419,7 @@ def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_n
     ("keywords", "message"),
     [
         ({"epochs": 0}, "epochs = 0: must be at least 1"),
-        ({"rate": 0.0}, "rate = 0.0: must be a positive number"),
+        ({"rate": 0.0}, "rate = 0: must be a positive number"),
         ({"rate": float("nan")}, "rate = nan: must be a positive number"),
         ({"loss": "mean"}, "loss = 'mean': must be one of 'pre', 'post', 'post[+]weights'"),
         ({"batch_size": 4}, "batch_size = 4: must be 1 to 3"),

@@ -173,7 +173,7 @@ def test_a_foreign_checkpoint_is_refused(runs, stopped):
     code, said = runs.finish(stopped)
     assert code == 1
     assert "is a checkpoint of another run" in said
-    assert "rate: 0.01 there, 0.003 now" in said
+    assert "rates: [0.01] there, [0.003] now" in said
     shutil.rmtree(folder / "checkpoints/50")
     assert runs.finish(stopped)[0] == 0
     assert_bitwise(runs.results(stopped), runs.results("whole"))
@@ -182,7 +182,7 @@ def test_a_foreign_checkpoint_is_refused(runs, stopped):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--rate", "0.01"], "rate: 0.003 there, 0.01 now"),
+        (["--rate", "0.01"], "rates: [0.003] there, [0.01] now"),
         (["--seeds", "3"], "seeds: [0, 1] there, [0, 1, 2] now"),
         (["--loss", "post"], "loss: 'pre' there, 'post' now"),
     ],
@@ -240,7 +240,7 @@ def test_results_say_what_made_them(runs):
     assert {"jax", "numpy", "python", "pcbook"} <= note["versions"].keys()
     rows = (runs.folder / "whole/metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 60 * 2
-    assert rows[0].startswith("epoch,seed,loss,a1,")
+    assert rows[0].startswith("epoch,rate,seed,loss,a1,")
     found = runs.results("whole")
     assert found["weights"].shape == (2, 64, 64)
     assert found["curve"].shape == (60, 2, 10)

@@ -60,29 +60,12 @@ def load(name: str) -> Dataset:
 
 def main(options: Namespace) -> None:
     """Train, or go on training, until the results stand in the folder."""
-    dataset = load(options.data)
-    size = SIZES.get(options.data, SIZES["digits"])
-    settings = {
-        "data": options.data if options.data in SIZES else Path(options.data).name,
-        "images": fingerprint(dataset),
-        "loss": options.loss,
-        "order": options.order,
-        "seeds": list(range(options.first_seed, options.first_seed + options.seeds)),
-        "rates": options.rate or [size.rate],
-        "epochs": options.epochs or size.epochs,
-        "batch_size": options.batch_size,
-        "steps": options.steps,
-    }
-    trainer = Trainer(
-        RECURRENT,
-        settings["loss"],
-        settings["batch_size"],
-        deck(dataset.y_train, settings["steps"], settings["order"]),
-    )
-    check_training(
-        dataset.x_train, dataset.y_train, trainer, settings["rates"], settings["epochs"], 1
-    )
-    folder = Path(options.out)
+    dataset, folder = load(options.data), Path(options.out)
+    settings = settle(options, dataset)
+    sorted_images = deck(dataset.y_train, settings["steps"], settings["order"])
+    trainer = Trainer(RECURRENT, settings["loss"], settings["batch_size"], sorted_images)
+    images = dataset.x_train, dataset.y_train
+    check_training(*images, trainer, settings["rates"], settings["epochs"], 1)
     with _runs.room_to_write(folder.parent, "Nothing was begun."):
         _runs.claim_folder(folder, settings)
     if (folder / "results.npz").exists():
@@ -90,26 +73,44 @@ def main(options: Namespace) -> None:
         return
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("folder")
-    work = Work(dataset, trainer, settings, options.devices)
-    began = time.monotonic()
+    work, began = Work(dataset, trainer, settings, options.devices), time.monotonic()
     until = min(options.until or settings["epochs"], settings["epochs"])
     state = train(work, folder, until, options.checkpoint_every, options.quiet)
-    results = work.results(state["params"]) | {
-        "loss": state["loss"],
-        "curve": state["curve"],
+    note = {"command": options.command, "settings": settings, "date": _runs.today()}
+    note |= {"versions": _runs.versions(), "devices": len(work.spread.mesh.devices)}
+    note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
+    finish(work, folder, state, note)
+
+
+def settle(options: Namespace, dataset: Dataset) -> dict:
+    """What makes a run what it is: a change of any of these makes another run."""
+    size = SIZES.get(options.data, SIZES["digits"])
+    return {
+        "data": options.data if options.data in SIZES else Path(options.data).name,
+        "images": fingerprint(dataset),
+        "loss": options.loss,
+        "order": options.order,
+        "rates": options.rate or [size.rate],
+        "seeds": list(range(options.first_seed, options.first_seed + options.seeds)),
+        "epochs": options.epochs or size.epochs,
+        "batch_size": options.batch_size,
+        "steps": options.steps,
     }
-    if _runs.first_process():
-        with _runs.room_to_write(folder, "The last checkpoint is whole."):
-            note = {"command": options.command, "settings": settings, "date": _runs.today()}
-            note |= {"versions": _runs.versions(), "devices": len(work.spread.mesh.devices)}
-            note["epochs_trained"] = len(state["loss"])
-            note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
-            part = "" if note["epochs_trained"] == settings["epochs"] else f"_until_{until}"
-            _runs.write_json(folder / f"results{part}.json", note | {"summary": work.summary(results)})
-            _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
-            done = folder / f"results{part}.npz"
-            _runs.write_npz(done, **results)  # the last: where it stands, the run is done
-        print(f"Done: {done}, and what made it in {done.with_suffix('.json')}.")
+
+
+def finish(work: "Work", folder: Path, state: dict, note: dict) -> None:
+    """Measure, and write weights and results: `results.npz` last, the sign that the run is done."""
+    results = work.results(state["params"]) | {"loss": state["loss"], "curve": state["curve"]}
+    if not _runs.first_process():
+        return
+    epochs = len(state["loss"])
+    part = "" if epochs == work.settings["epochs"] else f"_until_{epochs}"
+    note |= {"epochs_trained": epochs, "summary": work.summary(results)}
+    with _runs.room_to_write(folder, "The last checkpoint is whole."):
+        _runs.write_json(folder / f"results{part}.json", note)
+        _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
+        _runs.write_npz(folder / f"results{part}.npz", **results)
+    print(f"Done: {folder / f'results{part}.npz'}, with what made it in results{part}.json.")
 
 
 def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet: bool) -> dict:

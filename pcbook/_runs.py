@@ -157,7 +157,7 @@ def room_to_write(folder: Path, safe: str):
 
 
 class Metrics:
-    """`metrics.csv`: a row for each epoch and network, there to be plotted while the run goes on."""
+    """`metrics.csv`: a row for each epoch and network, to be plotted while the run goes on."""
 
     def __init__(self, path: Path, columns: list[str]):
         self.path, self.columns = path, columns

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from pcbook import _runs
 from pcbook._energy_run import load
@@ -35,13 +36,13 @@ def main(options: Namespace) -> None:
 
 def variants(dataset, only, epochs, rate, seeds) -> dict:
     """`conclusions` (variants, fields, seeds), with the `names` of the variants."""
+    for name in only or ():
+        if name not in VARIANTS:
+            raise ValueError(f"--only {name!r}: must be among {', '.join(map(repr, VARIANTS))}")
     rows = {}
-    for network, order in VARIANTS:
-        name = network.name if order == "ascending" else f"{network.name}, {order}"
-        if only and name not in only:
-            continue
+    for name in tqdm(only or VARIANTS, unit="variant"):
+        network, order = VARIANTS[name]
         rows[name] = vary(dataset, network, order, epochs=epochs, rate=rate, seeds=seeds)
-        print(table(rows).splitlines()[0 if len(rows) == 1 else -1], flush=True)
     print(table(rows))
     values = np.array([np.stack(found) for found in rows.values()], np.float32)
     return {

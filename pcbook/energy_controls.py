@@ -337,19 +337,15 @@ def _inhibitory_step(W, h, x, transmit):
 # for a digit that is not there.
 INHIBITORY = Network("inhibition only", init, _silence(len), _inhibitory_step)
 
-VARIANTS: tuple[tuple[Network, str], ...] = (
-    (RECURRENT, "ascending"),
-    (RECURRENT, "random"),
-    (RECURRENT, "either way"),
-    (BIASED, "ascending"),
-    (BIAS_ONLY, "ascending"),
-    (latent(32), "ascending"),
-    (TWO_LAYERS, "ascending"),
-    (GRU, "ascending"),
-    (LSTM, "ascending"),
-    (leaky(0.5), "ascending"),
-    (INHIBITORY, "ascending"),
-)
+OTHERS = BIASED, BIAS_ONLY, latent(32), TWO_LAYERS, GRU, LSTM, leaky(0.5), INHIBITORY
+
+# A network and the order of its images, by name.
+VARIANTS: dict[str, tuple[Network, str]] = {
+    "recurrent": (RECURRENT, "ascending"),
+    "recurrent, random": (RECURRENT, "random"),
+    "recurrent, either way": (RECURRENT, "either way"),
+    **{network.name: (network, "ascending") for network in OTHERS},
+}
 
 
 def vary(

@@ -345,6 +345,11 @@ def test_unknown_data_ends_with_a_sentence(tmp_path):
         main(["energy-efficiency", "--out", str(tmp_path / "x"), "--data", "faces"])
 
 
+def test_an_unknown_variant_ends_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="--only 'RNN': must be among 'recurrent', 'recurrent, r"):
+        main(["energy-controls", "--out", str(tmp_path / "x"), "--only", "GRU", "RNN"])
+
+
 def test_a_readers_own_images_are_trained_on(tmp_path, runs):
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4

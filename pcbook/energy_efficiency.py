@@ -361,6 +361,7 @@ def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
 ADAM = optax.scale_by_adam()
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
     """The state before training, over seeds: the parameters and the optimiser's memory."""
 
@@ -368,7 +369,7 @@ def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
         params = network.init(random.fold_in(key, 0), pixels)
         return params, ADAM.init(params)
 
-    return jax.jit(jax.vmap(one))(keys)
+    return jax.vmap(one)(keys)
 
 
 def advance(
@@ -631,6 +632,7 @@ def measure(params, test: Probe, key: Key[Array, ""], network: Network = RECURRE
     )
 
 
+@partial(jax.jit, static_argnames="network")
 def measure_all(params, test: Probe, key: Key[Array, ""], network: Network = RECURRENT) -> Measures:
     """`measure` of every network along the leading axis of `params`, one after another."""
     return lax.map(lambda p: measure(p, test, key, network), params)

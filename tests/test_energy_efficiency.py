@@ -363,7 +363,7 @@ def test_first_step_of_adam_is_the_sign_of_the_gradient_times_the_rate():
 
 
 def test_a_seed_gives_the_same_alone_and_beside_others(digits):
-    setup = {"epochs": 3, "rate": 1e-3}
+    setup = {"epochs": 3, "rate": 1e-3, "steps": 3}
     alone = train(digits.x_train, digits.y_train, seeds=[4], **setup)
     beside = train(digits.x_train, digits.y_train, seeds=[7, 4, 2], **setup)
     np.testing.assert_allclose(alone.params[0], beside.params[1], atol=1e-5)
@@ -372,15 +372,16 @@ def test_a_seed_gives_the_same_alone_and_beside_others(digits):
 
 
 def test_rates_and_seeds_train_side_by_side_as_alone(digits):
-    both = train(digits.x_train, digits.y_train, epochs=3, rate=[1e-2, 1e-3], seeds=[4, 4])
+    setup = {"epochs": 3, "steps": 3}
+    both = train(digits.x_train, digits.y_train, rate=[1e-2, 1e-3], seeds=[4, 4], **setup)
     np.testing.assert_array_equal(both.path[0, 0], both.path[0, 1])
-    alone = train(digits.x_train, digits.y_train, epochs=3, rate=1e-3, seeds=[4])
+    alone = train(digits.x_train, digits.y_train, rate=1e-3, seeds=[4], **setup)
     np.testing.assert_allclose(alone.params[0], both.params[1], atol=1e-5)
     assert np.abs(both.params[0] - both.params[1]).max() > 0.01
 
 
 def test_stages_do_not_change_the_training(digits):
-    setup = {"epochs": 4, "rate": 1e-3}
+    setup = {"epochs": 4, "rate": 1e-3, "steps": 3}
     whole = train(digits.x_train, digits.y_train, **setup)
     stages = train(digits.x_train, digits.y_train, every=2, **setup)
     np.testing.assert_array_equal(stages.epochs, [0, 2, 4])
@@ -391,7 +392,7 @@ def test_stages_do_not_change_the_training(digits):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hand_written_gradient_trains_as_jax_s_does(digits, loss):
-    setup = {"epochs": 3, "rate": 1e-3, "loss": loss}
+    setup = {"epochs": 3, "rate": 1e-3, "loss": loss, "steps": 3}
     by_jax = RECURRENT._replace(gradient=None)
     ours = train(digits.x_train, digits.y_train, **setup)
     theirs = train(digits.x_train, digits.y_train, network=by_jax, **setup)
@@ -406,13 +407,16 @@ def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_n
         test = probe(digits, random.key(9), times=4, order=order)
         found[order] = measure_all(trained.params, test, random.key(0))
     slope = {name: m.preactivation[:, 1] - m.preactivation[:, 9] for name, m in found.items()}
-    assert (slope["ascending"] > 0.008).all()
-    assert (np.abs(slope["random"]) < 0.004).all()
-    ascending = found["ascending"]
+    ascending, none = found["ascending"], found["random"]
+    # Even a fixed guess takes some images to build up, so the fall is compared, not held to zero.
+    assert slope["ascending"].min() > slope["random"].max()
     assert ((ascending.units > 0).any(1).sum(1) >= 3).all()
     assert (ascending.lesioned[:, -1] > 1.15 * ascending.preactivation[:, -1]).all()
     assert (ascending.unexpected > 1.2 * ascending.expected).all()
-    assert (ascending.decoded[:, -1] > 0.7).all()
+    assert (np.abs(none.unexpected / none.expected - 1) < 0.05).all()
+    assert (ascending.decoded[:, -1] > 0.5).all()
+    chance, sequences = 0.1, 4 * (500 // 10 - 2)
+    assert (none.decoded[:, -1] < chance + 4 * np.sqrt(chance / sequences)).all()
 
 
 @pytest.mark.parametrize(

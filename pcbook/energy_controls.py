@@ -374,8 +374,9 @@ def vary(
 def table(rows: dict[str, Conclusions]) -> str:
     """The conclusions, mean ± sd over networks, a line a variant."""
     width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{name.replace('_', ' '):>15}" for name in Conclusions._fields)]
+    heads = zip(*([*name.split("_"), ""][:2] for name in Conclusions._fields))
+    lines = [f"{'':{width}}{''.join(f'{word:>10}' for word in words)}".rstrip() for words in heads]
     for name, found in rows.items():
-        cells = "".join(f"{f'{v.mean():.1f} ± {v.std():.1f}':>15}" for v in found)
+        cells = "".join(f"{f'{round(v.mean())} ± {round(v.std())}':>10}" for v in found)
         lines.append(f"{name:{width}}{cells}")
     return "\n".join(lines)

@@ -141,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             from pcbook import _energy_controls_run as run
         run.main(options)
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # together: none leaves while another still works
     except (_runs.Refused, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

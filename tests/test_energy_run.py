@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,13 +24,15 @@ server.set_forkserver_preload(["pcbook._energy_run", "orbax.checkpoint", "sklear
 
 TINY = ["energy-efficiency", "--quiet", "--steps", "4"]  # what takes seconds is compiling steps
 SMALL = [*TINY, "--epochs", "60", "--seeds", "2", "--checkpoint-every", "2"]
+FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
 
 
-def child(arguments, log, cache, biggest_file=None):
+def child(arguments, log, cache, biggest_file=None, cpu_devices=1):
     """The command line in a process of its own."""
     sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
     import jax
 
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
@@ -54,11 +55,12 @@ class Runner:
     """Starts runs in a folder of the test's."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.started = folder, 0
 
-    def start(self, name, *more, **keywords):
-        arguments = [*SMALL, "--out", str(self.folder / name), *more]
-        log = self.folder / f"{name}.log"
+    def start(self, name, *more, settings=SMALL, **keywords):
+        arguments = [*settings, "--out", str(self.folder / name), *more]
+        self.started += 1
+        log = self.folder / f"{self.started}.log"
         process = server.Process(
             target=child, args=(arguments, str(log), str(self.folder / "cache")), kwargs=keywords
         )
@@ -255,63 +257,45 @@ def snapshot(folder):
 # --- devices and processes ---
 
 
-def command(folder, *more, env=None, **keywords):
-    """A run in a fresh Python, where the number of devices can be chosen."""
-    arguments = [sys.executable, "-m", "pcbook", *TINY, "--epochs", "6", "--seeds", "5"]
-    return subprocess.Popen(
-        [*arguments, "--out", str(folder), *more],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | (env or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        **keywords,
-    )
-
-
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("devices") / "one"
-    process = command(folder)
-    said = process.communicate(timeout=900)[0]
-    assert process.returncode == 0, said
-    return folder
+def one_device(runs):
+    code, said = runs.finish("one", settings=FIVE)
+    assert code == 0, said
+    return runs.results("one")
 
 
-def assert_same_to_rounding(folder, other):
+def assert_same_to_rounding(ours, theirs):
     """Weights of about .1 to within 1e-5, energies to 1e-5 of themselves, after six epochs."""
-    ours, theirs = everything(folder), everything(other)
     assert ours["weights"].shape == (5, 64, 64)
     np.testing.assert_allclose(ours["weights"], theirs["weights"], atol=1e-5)
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
     np.testing.assert_allclose(ours["curve"], theirs["curve"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("more", [[], ["--devices", "2"]])
-def test_eight_devices_give_what_one_gives(one_device, tmp_path, more):
-    process = command(tmp_path / "eight", *more, env={"JAX_NUM_CPU_DEVICES": "8"})
-    said = process.communicate(timeout=900)[0]
-    assert process.returncode == 0, said
-    note = json.loads((tmp_path / "eight/results.json").read_text())
+@pytest.mark.parametrize(("name", "more"), [("eight", []), ("pair", ["--devices", "2"])])
+def test_eight_devices_give_what_one_gives(runs, one_device, name, more):
+    code, said = runs.finish(name, *more, settings=FIVE, cpu_devices=8)
+    assert code == 0, said
+    note = json.loads((runs.folder / name / "results.json").read_text())
     assert note["devices"] == (2 if more else 5)  # five seeds keep five devices busy
-    assert_same_to_rounding(tmp_path / "eight", one_device)
+    assert_same_to_rounding(runs.results(name), one_device)
 
 
-def test_two_processes_give_what_one_gives(one_device, tmp_path):
+def test_two_processes_give_what_one_gives(runs, one_device):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
-    both = [command(tmp_path / "two", *join, str(i)) for i in range(2)]
-    said = [process.communicate(timeout=900)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert_same_to_rounding(tmp_path / "two", one_device)
+    both = [runs.start("two", *join, str(i), settings=FIVE) for i in range(2)]
+    for process, log in both:
+        process.join(900)
+        assert process.exitcode == 0, log.read_text()
+    assert_same_to_rounding(runs.results("two"), one_device)
 
 
-def test_more_devices_than_there_are_is_refused(tmp_path):
-    process = command(tmp_path / "many", "--devices", "99")
-    said = process.communicate(timeout=900)[0]
-    assert process.returncode == 1
+def test_more_devices_than_there_are_is_refused(runs):
+    code, said = runs.finish("many", "--devices", "99")
+    assert code == 1
     assert "--devices 99: must be 1 to" in said
 
 

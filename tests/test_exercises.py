@@ -79,6 +79,43 @@ MISTAKES = {
         "slope forgotten": lambda Ws, x, y, rate: front(Ws, x, y, rate, slope=lambda h: 1),
         "rate on the output": lambda Ws, x, y, rate: front(Ws, x, y, rate, top=rate),
     },
+    "energy_efficiency/guess": {"mean": -0.37, "sign forgotten": 0.4},
+    "energy_efficiency/decode": {
+        "sign forgotten": lambda drive, medians: (drive @ medians.T).argmax(1),
+        "not standardised": lambda drive, medians: (drive @ -medians.T).argmax(1),
+    },
+    "energy_efficiency/left_over": {
+        "expectation added": ([1, 2, 1, 0], [1, 2, 1, 0], 1.0),
+        "only what fires costs": ([1, 0, -1, 0], [1, 0, 0, 0], 0.25),
+    },
+    "energy_efficiency/flops": {
+        "forward pass only": 9 * 2 * 32 * 784**2,
+        "multiplications only": 26 * 32 * 784**2,
+        "blame of the first image": 27 * 2 * 32 * 784**2,
+    },
+    "energy_controls/significant": {"root forgotten": 128.8, "two digits": 166.0},
+    "energy_controls/effect": {
+        "z": lambda right, wrong: (lambda extra: extra.mean() / extra.std() * len(extra) ** 0.5)(
+            np.abs(wrong).mean(1) - np.abs(right).mean(1)
+        ),
+        "sign": lambda right, wrong: (lambda extra: extra.mean() / extra.std())(
+            np.abs(right).mean(1) - np.abs(wrong).mean(1)
+        ),
+    },
+    "energy_controls/deal": {
+        "moved on first": lambda shuffled, pointer: (
+            shuffled[(pointer + 1) % len(shuffled)],
+            pointer + 1,
+        ),
+        "never moved on": lambda shuffled, pointer: (shuffled[pointer], pointer),
+    },
+    "energy_controls/patience": {
+        "lowest of all": lambda losses, patience: int(np.argmin(losses)),
+        "where it stops": lambda losses, patience: next(
+            (n for n in range(len(losses)) if n - np.argmin(losses[: n + 1]) >= patience),
+            len(losses) - 1,
+        ),
+    },
 }
 
 

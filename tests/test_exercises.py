@@ -79,6 +79,29 @@ MISTAKES = {
         "slope forgotten": lambda Ws, x, y, rate: front(Ws, x, y, rate, slope=lambda h: 1),
         "rate on the output": lambda Ws, x, y, rate: front(Ws, x, y, rate, top=rate),
     },
+    "inference_learning/first_lesson": {
+        "activity at rest forgotten": lambda rate: (1 - rate, (1 - rate / 3) * (1 + rate / 3)),
+        "forward pass forgotten": lambda rate: (1 - rate, 1 + 2 * rate / 9),
+        "the rules the other way round": lambda rate: (
+            (1 - rate / 3) * (1 + 2 * rate / 9),
+            1 - rate,
+        ),
+    },
+    "inference_learning/price": {
+        "number of steps": 20,
+        "first layer predicted once": 174 / 13,
+    },
+    "inference_learning/target": {
+        "tanh left in": lambda W, b, t: np.linalg.solve(W, (t - b).T).T,
+        "transposed": lambda W, b, t: np.arctanh(np.clip((t - b) @ W, -0.9, 0.9)),
+        "bias forgotten": lambda W, b, t: np.arctanh(np.clip(np.linalg.solve(W, t.T).T, -0.9, 0.9)),
+    },
+    "inference_learning/chain_energy": {
+        "the loss": lambda x, y, w1, w2, w3: (y - w3 * w2 * w1 * x) ** 2 / 2,
+        "last weights alone": lambda x, y, w1, w2, w3: (
+            (y - w3 * w2 * w1 * x) ** 2 / 2 / (1 + w3**2)
+        ),
+    },
 }
 
 

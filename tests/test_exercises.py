@@ -96,6 +96,29 @@ MISTAKES = {
         "transposed": lambda W, b, t: np.arctanh(np.clip((t - b) @ W, -0.9, 0.9)),
         "bias forgotten": lambda W, b, t: np.arctanh(np.clip(np.linalg.solve(W, t.T).T, -0.9, 0.9)),
     },
+    "queries_and_forgetting/answer": {
+        "mean forgotten": lambda C, mean, x, known: np.where(
+            known, x, C[:, known] @ np.linalg.solve(C[np.ix_(known, known)], x[known])
+        ),
+        "the mean": lambda C, mean, x, known: np.where(known, x, mean),
+        "known ones smoothed": lambda C, mean, x, known: mean + 0 * x,
+    },
+    "queries_and_forgetting/transfer": {
+        "last task counted": lambda R: (R[-1].mean(), (R[-1] - np.diag(R)).mean()),
+        "wrong sign": lambda R: (R[-1].mean(), (np.diag(R) - R[-1])[:-1].mean()),
+        "first stage": lambda R: (R[0].mean(), (R[-1] - R[0])[:-1].mean()),
+    },
+    "queries_and_forgetting/untouched": {
+        "shares added": 0.2,
+        "one context": 0.8,
+    },
+    "queries_and_forgetting/goal": {
+        "fall forgotten": lambda reward, fell, values: reward + 0.98 * values.max(1),
+        "no discount": lambda reward, fell, values: reward + np.where(fell, 0, values.max(1)),
+        "mean of the actions": lambda reward, fell, values: (
+            reward + 0.98 * np.where(fell, 0, values.mean(1))
+        ),
+    },
     "inference_learning/chain_energy": {
         "the loss": lambda x, y, w1, w2, w3: (y - w3 * w2 * w1 * x) ** 2 / 2,
         "last weights alone": lambda x, y, w1, w2, w3: (

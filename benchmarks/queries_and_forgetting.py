@@ -8,7 +8,7 @@ Writes results/queries_and_forgetting.json as it goes: a killed run goes on wher
 
 Turns: digits 0 to 4 and 5 to 9 on the same five outputs, ten turns each (Song et al. 2024,
 fig. 4). Gates: five tasks of two digits, one after the other, on the same two outputs. Pole:
-Q-learning from 6,000 moves.
+Q-learning from 5,000 moves.
 """
 
 import argparse
@@ -30,11 +30,11 @@ NAME = "queries_and_forgetting"
 SEEDS, HELD_OUT = 5, 259
 TURNS, PER_TURN = 20, 40
 TASKS, PER_TASK, HIDDEN, ON = 5, 150, 200, 40
-MOVES, STRETCH = 6000, 500
+MOVES, STRETCH = 5000, 500
 GRIDS = {
     "turns": (0.03, 0.1, 0.3, 1.0),
     "gates": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "pole": (0.003, 0.01, 0.03),
+    "pole": (0.001, 0.003, 0.01, 0.03, 0.1),
 }
 RULES = {
     "turns": {
@@ -48,6 +48,9 @@ RULES = {
     "pole": {
         "backprop": backprop.rule(activation="sigmoid"),
         "inference learning": pc.rule(steps=32, rate=0.05, activation="sigmoid"),
+        "the same, precision 0.1": pc.rule(
+            steps=32, rate=0.05, activation="sigmoid", precision=0.1
+        ),
     },
 }
 
@@ -186,9 +189,7 @@ def main(only):
                     GRIDS[kind], np.asarray(pole(rule, GRIDS[kind], keys), float)
                 ):
                     have[str(rate)] = lengths.round(1).tolist()
-                    print(
-                        title, name, rate, lengths.mean(0).round(0)[[0, 5, -1]], flush=True
-                    )
+                    print(title, name, rate, lengths.mean(0).round(0)[[0, 5, -1]], flush=True)
             else:
                 for rate in GRIDS[kind]:
                     validation, test = np.asarray(measure(rule, rate, keys), float).round(3)

@@ -65,7 +65,12 @@ def ask(
     precision <= 0, or shapes that do not fit.
     """
     check_inference(steps, rate, precision)
-    check_width("y", y, len(params[-1].b), "output")
+    outputs = len(params[-1].b)
+    check_width("y", y, outputs, "output")
+    if jnp.shape(known) != (outputs,):
+        raise ValueError(
+            f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output"
+        )
     if not isinstance(known, jax.core.Tracer) and not ((known >= 0) & (known <= 1)).all():
         raise ValueError(f"known = {known}: must be from 0 (free) to 1 (clamped)")
     xs, _ = _settle(params, y, known, steps, rate, activation, precision)

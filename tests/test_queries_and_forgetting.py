@@ -366,10 +366,13 @@ def test_belief_must_be_from_0_to_1():
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"y has shape \(3, 4\): must be \(batch, 3\)"):
-        ask(network.params, jnp.ones((3, 4)), jnp.ones(3))
-    with pytest.raises(ValueError, match=r"x has shape \(3, 4\): must be \(batch, 5\)"):
-        recall(memory, jnp.ones((3, 4)), jnp.ones(5, bool))
+    with as_a_reader_runs_it():
+        with pytest.raises(ValueError, match=r"y has shape \(3, 4\): must be \(batch, 3\)"):
+            ask(network.params, jnp.ones((3, 4)), jnp.ones(3))
+        with pytest.raises(ValueError, match=r"known has shape \(2,\): must be \(3,\)"):
+            ask(network.params, network.y, jnp.ones(2))
+        with pytest.raises(ValueError, match=r"x has shape \(3, 4\): must be \(batch, 5\)"):
+            recall(memory, jnp.ones((3, 4)), jnp.ones(5, bool))
 
 
 def test_noise_and_winners_must_be_some():

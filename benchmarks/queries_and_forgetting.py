@@ -48,9 +48,6 @@ RULES = {
     "pole": {
         "backprop": backprop.rule(activation="sigmoid"),
         "inference learning": pc.rule(steps=32, rate=0.05, activation="sigmoid"),
-        "the same, precision 0.1": pc.rule(
-            steps=32, rate=0.05, activation="sigmoid", precision=0.1
-        ),
     },
 }
 

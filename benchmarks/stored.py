@@ -27,8 +27,9 @@ def load(name, **settings):
 
 
 def save(name, results):
-    """Store with a line for each list of numbers."""
+    """Store with a line for each seed, or each list of lists of numbers."""
     text = json.dumps(results, indent=1)
-    text = re.sub(r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), text)
+    for inner in (r"[^\[\]]*", r"(?:\s*\[[^\[\]]*\],?)*\s*"):
+        text = re.sub(rf"\[{inner}\]", lambda list: " ".join(list[0].split()), text)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 MOST_FRAMES = 400
 INKS = Path(__file__).with_name("inks.mplstyle")
+SLIDERS = Path(__file__).with_name("sliders.js").read_text()
 
 
 def figure(rows: int = 1, columns: int = 1, *, width: float = 6.4, height: float = 3.2, **keywords):
@@ -117,7 +118,8 @@ class Exploration(ipywidgets.VBox):
         width = f"{max(map(len, choices))}ch"
         self.sliders = [_slider(name, values, width) for name, values in choices.items()]
         self._plain = {"layout": ipywidgets.Layout(), "style": ipywidgets.HTML().style}
-        super().__init__([*self.sliders, self._stack(())])
+        super().__init__([_words(), *self.sliders, self._stack(())])
+        self.add_class("pcbook-sliders")
 
     def _stack(self, chosen: tuple) -> ipywidgets.Widget:
         """The frames that begin with the `chosen` values: stacks within stacks, one a slider."""
@@ -174,6 +176,19 @@ def _slider(name: str, values, name_width: str) -> ipywidgets.SelectionSlider:
         description=name.replace("_", " "),
         style={"description_width": name_width},
         layout={"width": "auto", "max_width": "32em"},
+    )
+
+
+def _words() -> ipywidgets.HTML:
+    """The script that names the sliders to a screen reader.
+
+    A widget can bring no script of its own, but an image can, and it loads wherever
+    the widget is shown.
+    """
+    empty = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
+    return ipywidgets.HTML(
+        f'<img hidden alt="" src="{empty}" onload="{html.escape(SLIDERS)}">',
+        layout={"display": "none"},
     )
 
 

@@ -32,6 +32,9 @@ from matplotlib.figure import Figure
 
 from pcbook import _program, explore
 
+# XLA has no fast convolution for a CPU inside a loop: so few steps are written out.
+WRITTEN_OUT = 4
+
 
 def value_and_grad(
     loss: Callable,
@@ -310,7 +313,8 @@ def _fixed_prediction(graph, steps, rate):
     def step(_, es):
         return [_euler(e, sent, rate) for e, sent in zip(es, held.send(es))]
 
-    es = lax.fori_loop(0, graph.depth if steps is None else steps, step, held.start)
+    steps = graph.depth if steps is None else steps
+    es = lax.fori_loop(0, steps, step, held.start, unroll=steps <= WRITTEN_OUT)
     return held.value, held.aux, [-dw for dw in held.update(es)]
 
 

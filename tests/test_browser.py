@@ -8,10 +8,16 @@ import functools
 import http.server
 import json
 import shutil
+import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from selenium import webdriver
@@ -88,7 +94,7 @@ def without_scripts():
     browser.quit()
 
 
-def wait(browser, condition, seconds=60):
+def wait(browser, condition, seconds=120):
     return WebDriverWait(browser, seconds).until(lambda _: condition())
 
 
@@ -133,7 +139,8 @@ def test_a_page_asks_nobody_else_and_complains_of_nothing(browser, address, docu
 @each_document
 def test_every_image_on_a_page_has_alt_text(browser, address, document):
     opened(browser, f"{address}{document}.html")
-    alts = browser.execute_script("return [...document.images].map(i => i.getAttribute('alt'))")
+    images = "[...document.images].filter(image => !image.hidden)"
+    alts = browser.execute_script(f"return {images}.map(image => image.alt)")
     assert all(alt and alt.strip() for alt in alts)
 
 
@@ -213,3 +220,63 @@ def test_figures_lie_on_a_black_card_when_the_page_is_dark(browser, address, doc
     for image in all_of(browser, ".pcbook-figure"):
         assert image.value_of_css_property("background-color") == "rgba(0, 0, 0, 1)"
         assert image.value_of_css_property("filter") == "none"
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on a folder of its own with one notebook in it, that notebook's address."""
+    source = """
+        from pcbook.explore import explore, figure
+        def draw(steps):
+            fig, ax = figure()
+            ax.plot([0, steps])
+            return fig
+        explore(draw, steps=(1, 2, 5), alt="{steps} steps")
+    """
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(textwrap.dedent(source))],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, tmp_path / "figure.ipynb")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", tmp_path, "--no-browser", "--allow-root"]
+    options = {
+        "ServerApp.port": port,
+        "IdentityProvider.token": "",
+        "LabApp.expose_app_in_browser": True,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.news_url": None,
+    }
+    command += [f"--{name}={value}" for name, value in options.items()]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as server,
+    ):
+        yield f"http://127.0.0.1:{port}/lab/tree/figure.ipynb"
+        server.terminate()
+
+
+def test_a_live_kernel_has_the_same_slider_and_the_same_words_for_it(browser, lab):
+    wait(browser, lambda: answers(lab))
+    browser.get(lab)
+    notebook = "jupyterapp?.shell.currentWidget"
+    wait(browser, lambda: browser.execute_script(f"return !!window.{notebook}?.sessionContext"))
+    browser.execute_script(
+        f"return {notebook}.sessionContext.ready"
+        ".then(() => jupyterapp.commands.execute('notebook:run-all-cells'))"
+    )
+    wait(browser, lambda: all_of(browser, ".pcbook-sliders .noUi-handle"))
+    (figure,) = all_of(browser, ".pcbook-sliders")
+    (handle,) = figure.find_elements(By.CSS_SELECTOR, ".noUi-handle")
+    wait(browser, lambda: described(handle) == "steps" and spoken(handle) == "1")
+    assert shown(figure)["alt"] == "1 steps"
+    handle.send_keys(Keys.END)
+    wait(browser, lambda: shown(figure)["alt"] == "5 steps" and spoken(handle) == "5")
+
+
+def answers(address) -> bool:
+    try:
+        return urllib.request.urlopen(address).status == 200
+    except OSError:
+        return False

@@ -96,6 +96,12 @@ MISTAKES = {
         "transposed": lambda W, b, t: np.arctanh(np.clip((t - b) @ W, -0.9, 0.9)),
         "bias forgotten": lambda W, b, t: np.arctanh(np.clip(np.linalg.solve(W, t.T).T, -0.9, 0.9)),
     },
+    "inference_learning/chain_energy": {
+        "the loss": lambda x, y, w1, w2, w3: (y - w3 * w2 * w1 * x) ** 2 / 2,
+        "last weights alone": lambda x, y, w1, w2, w3: (
+            (y - w3 * w2 * w1 * x) ** 2 / 2 / (1 + w3**2)
+        ),
+    },
     "queries_and_forgetting/answer": {
         "mean forgotten": lambda C, mean, x, known: np.where(
             known, x, C[:, known] @ np.linalg.solve(C[np.ix_(known, known)], x[known])
@@ -119,10 +125,41 @@ MISTAKES = {
             reward + 0.98 * np.where(fell, 0, values.mean(1))
         ),
     },
-    "inference_learning/chain_energy": {
-        "the loss": lambda x, y, w1, w2, w3: (y - w3 * w2 * w1 * x) ** 2 / 2,
-        "last weights alone": lambda x, y, w1, w2, w3: (
-            (y - w3 * w2 * w1 * x) ** 2 / 2 / (1 + w3**2)
+    "energy_efficiency/guess": {"mean": -0.37, "sign forgotten": 0.4},
+    "energy_efficiency/decode": {
+        "sign forgotten": lambda drive, medians: (drive @ medians.T).argmax(1),
+        "not standardised": lambda drive, medians: (drive @ -medians.T).argmax(1),
+    },
+    "energy_efficiency/left_over": {
+        "expectation added": ([1, 2, 1, 0], [1, 2, 1, 0], 1.0),
+        "only what fires costs": ([1, 0, -1, 0], [1, 0, 0, 0], 0.25),
+    },
+    "energy_efficiency/flops": {
+        "forward pass only": 9 * 2 * 32 * 784**2,
+        "multiplications only": 26 * 32 * 784**2,
+        "blame of the first image": 27 * 2 * 32 * 784**2,
+    },
+    "energy_controls/significant": {"root forgotten": 128.8, "two digits": 166.0},
+    "energy_controls/effect": {
+        "z": lambda right, wrong: (lambda extra: extra.mean() / extra.std() * len(extra) ** 0.5)(
+            np.abs(wrong).mean(1) - np.abs(right).mean(1)
+        ),
+        "sign": lambda right, wrong: (lambda extra: extra.mean() / extra.std())(
+            np.abs(right).mean(1) - np.abs(wrong).mean(1)
+        ),
+    },
+    "energy_controls/deal": {
+        "moved on first": lambda shuffled, pointer: (
+            shuffled[(pointer + 1) % len(shuffled)],
+            pointer + 1,
+        ),
+        "never moved on": lambda shuffled, pointer: (shuffled[pointer], pointer),
+    },
+    "energy_controls/patience": {
+        "lowest of all": lambda losses, patience: int(np.argmin(losses)),
+        "where it stops": lambda losses, patience: next(
+            (n for n in range(len(losses)) if n - np.argmin(losses[: n + 1]) >= patience),
+            len(losses) - 1,
         ),
     },
 }

@@ -71,7 +71,7 @@ def key(chapter: Path, notebook: nbformat.NotebookNode) -> str:
         sys.version,
         *(file.read_text() for file in [Path("requirements.txt"), *map(source, modules)]),
         *(digest(file) for file in package_data()),
-        *(digest(file) for file in Path("results").rglob("*") if file.name in code),
+        *(digest(file) for file in Path("results").rglob("*") if file.stem in code),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

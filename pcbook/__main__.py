@@ -1,0 +1,153 @@
+"""The command line: `python -m pcbook energy-efficiency --help`."""
+
+import argparse
+import shlex
+import sys
+
+EXAMPLES = """\
+examples:
+  python -m pcbook energy-efficiency --out first
+      the 8x8 digits that come with the package: about ten seconds
+  python -m pcbook energy-efficiency --data mnist --loss pre --seeds 10 --epochs 200 --out pre
+      the published experiment
+
+The folder of a run holds settings.json, metrics.csv (a row for each epoch and network, there to
+be plotted while it runs), checkpoints/, and in the end weights.npz, results.npz (curves and
+measures) and results.json (what made them). A run
+that was killed goes on when the same command is given again. MNIST and the like are
+downloaded once, or read from the folder that the environment variable PCBOOK_DATA names.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    main = argparse.ArgumentParser(prog="python -m pcbook", description=__doc__)
+    commands = main.add_subparsers(dest="experiment_name", required=True, metavar="experiment")
+    energy = commands.add_parser(
+        "energy-efficiency",
+        help="train networks that only save energy, and see whether they predict",
+        description="Train recurrent networks on ordered images to save energy, one for each "
+        "seed, and measure whether they predict the coming image.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = energy.add_argument
+    add("--out", required=True, metavar="DIR", help="the folder of this run")
+    add(
+        "--data",
+        default="digits",
+        help="digits (default), mnist14, mnist, fashion14, fashion, cifar8, cifar16, or a file "
+        ".npz with x_train, y_train, x_test and y_test",
+    )
+    add(
+        "--loss",
+        default="pre",
+        choices=("pre", "post", "post+weights"),
+        help="what is saved: preactivation (default), activity, or activity and weights",
+    )
+    add(
+        "--order",
+        default="ascending",
+        choices=("ascending", "either way", "random"),
+        help="the order of the classes in a sequence (default: ascending)",
+    )
+    add("--seeds", type=count, default=1, help="how many networks (default: 1)")
+    add("--first-seed", type=int, default=0, metavar="N", help="the seed of the first (default: 0)")
+    add("--epochs", type=count, help="default: what suffices for the data")
+    add(
+        "--rate",
+        type=float,
+        nargs="+",
+        help="Adam's step size (default: what suits the data); of several, each with every seed",
+    )
+    add("--batch-size", type=count, default=32, metavar="N", help="sequences (default: 32)")
+    add("--steps", type=count, default=10, help="images in a sequence (default: 10)")
+    add(
+        "--checkpoint-every",
+        type=count,
+        default=10,
+        metavar="N",
+        help="epochs that a kill can cost (default: 10)",
+    )
+    add(
+        "--until",
+        type=count,
+        metavar="EPOCH",
+        help="stop there and measure; the same command without it goes on",
+    )
+    add("--quiet", action="store_true", help="no progress bar")
+    devices = energy.add_argument_group(
+        "devices", "Networks are shared out over all the devices that JAX finds."
+    )
+    add = devices.add_argument
+    add("--devices", type=count, metavar="N", help="use only the first N (default: all)")
+    add(
+        "--coordinator-address",
+        metavar="HOST:PORT",
+        help="join other processes there, as in jax.distributed.initialize; "
+        "under SLURM or Open MPI, 'auto' finds it and the next two",
+    )
+    add("--num-processes", type=count, metavar="N", help="how many processes there are")
+    add("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+    add("--local-device-ids", type=int, nargs="+", metavar="I", help="devices of this process")
+    _add_controls(commands)
+    return main
+
+
+def _add_controls(commands):
+    controls = commands.add_parser(
+        "energy-controls",
+        help="other networks, orders and rules for stopping, under the same measures",
+        description="The experiments of the chapter on controls; writes OUT.npz and OUT.json.",
+    )
+    add = controls.add_argument
+    add("--out", required=True, metavar="FILE", help="where the results go, without suffix")
+    add("--experiment", default="variants", choices=("variants", "stopping"))
+    add("--data", default="digits", help="as for energy-efficiency (default: digits)")
+    add("--seeds", type=count, default=10, help="how many networks each (default: 10)")
+    add("--epochs", type=count, help="default: what suffices for the data")
+    add("--rate", type=float, help="Adam's step size (default: what suits the data)")
+    add("--only", nargs="+", metavar="NAME", help="only these variants, as the table names them")
+
+
+def count(text: str) -> int:
+    """An integer of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
+    return number
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what the command line asks for; what cannot be done ends with a sentence."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    options.command = "python -m pcbook " + shlex.join(arguments)
+    import jax
+
+    from pcbook import _runs
+
+    if getattr(options, "coordinator_address", None):
+        automatic = options.coordinator_address == "auto"
+        jax.distributed.initialize(
+            None if automatic else options.coordinator_address,
+            options.num_processes,
+            options.process_id,
+            options.local_device_ids,
+        )
+    try:
+        if options.experiment_name == "energy-efficiency":
+            from pcbook import _energy_run as run
+        else:
+            from pcbook import _energy_controls_run as run
+        run.main(options)
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # together: none leaves while another still works
+    except (_runs.Refused, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+
+
+if __name__ == "__main__":
+    main()

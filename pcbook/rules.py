@@ -10,7 +10,7 @@ them all, `compare` puts them into one table, and nothing but the rule changes.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -108,21 +108,75 @@ def _epoch(gradient, optimizer, batch_size, carry, x, y, key):
     shuffle_key, key = random.split(key)
     batches = len(x) // batch_size
     order = random.permutation(shuffle_key, len(x))[: batches * batch_size]
+    step = _step(gradient, optimizer)
+
+    def batch(carry, drawn):
+        rows, key = drawn
+        return step(carry, (x[rows], y[rows], key))
+
+    each = (order.reshape(batches, batch_size), random.split(key, batches))
+    carry, losses = jax.lax.scan(batch, carry, each)
+    return carry, losses.mean()
+
+
+def _step(gradient, optimizer):
+    """What one batch (x, y, key) does to (params, state of the rule, state of the optimiser)."""
 
     def step(carry, batch):
         params, state, memory = carry
-        rows, key = batch
-        loss, update, state = gradient(params, state, x[rows], y[rows], key)
+        loss, update, state = gradient(params, state, *batch)
         update, memory = optimizer.update(update, memory, params)
         return (optax.apply_updates(params, update), state, memory), loss
 
-    each = (order.reshape(batches, batch_size), random.split(key, batches))
-    carry, losses = jax.lax.scan(step, carry, each)
-    return carry, losses.mean()
+    return step
 
 
 epoch = jax.jit(_epoch, static_argnums=(0, 1, 2), donate_argnums=3)
 _jitted_accuracy = jax.jit(accuracy, static_argnums=0)
+
+
+def learn(
+    rule: Rule,
+    params,
+    x: Float[Array, "batches batch n_0"],
+    y: Float[Array, "batches batch n_L"],
+    *,
+    optimizer: optax.GradientTransformation,
+    watch: Callable[..., Any],
+    every: int,
+    key: Key[Array, ""],
+) -> tuple[Any, Any]:
+    """Learn from batches in the order in which they come, and watch.
+
+    Returns the parameters, and what `watch(params)` saw before the first batch and after
+    each `every` of them, stacked. For worlds that change: `jax.vmap` lives many lives at once.
+    Raises ValueError unless `every` divides the number of batches.
+    """
+    if every < 1 or len(x) % every:
+        raise ValueError(f"every = {every}: must divide {len(x)}, the number of batches")
+    init_key, key = random.split(key)
+    batches = (x, y, random.split(key, len(x)))
+    blocks = jax.tree.map(lambda a: a.reshape(len(x) // every, every, *a.shape[1:]), batches)
+
+    def block(carry, batches):
+        carry, _ = jax.lax.scan(_step(rule.gradient, optimizer), carry, batches)
+        return carry, watch(carry[0])
+
+    carry = (params, rule.init(init_key, params), optimizer.init(params))
+    first = watch(params)
+    carry, seen = jax.lax.scan(block, carry, blocks)
+    return carry[0], jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, seen)
+
+
+@cache
+def without_biases(rule: Rule) -> Rule:
+    """The same rule, except that it leaves biases as they are: at zero, in a new network."""
+
+    def gradient(*arguments):
+        loss, update, state = rule.gradient(*arguments)
+        return loss, [layer._replace(b=jnp.zeros_like(layer.b)) for layer in update], state
+
+    return rule._replace(gradient=gradient)
 
 
 def _check(rule, params, dataset, epochs, batch_size, images):

@@ -79,6 +79,52 @@ MISTAKES = {
         "slope forgotten": lambda Ws, x, y, rate: front(Ws, x, y, rate, slope=lambda h: 1),
         "rate on the output": lambda Ws, x, y, rate: front(Ws, x, y, rate, top=rate),
     },
+    "inference_learning/first_lesson": {
+        "activity at rest forgotten": lambda rate: (1 - rate, (1 - rate / 3) * (1 + rate / 3)),
+        "forward pass forgotten": lambda rate: (1 - rate, 1 + 2 * rate / 9),
+        "the rules the other way round": lambda rate: (
+            (1 - rate / 3) * (1 + 2 * rate / 9),
+            1 - rate,
+        ),
+    },
+    "inference_learning/price": {
+        "number of steps": 20,
+        "first layer predicted once": 174 / 13,
+    },
+    "inference_learning/target": {
+        "tanh left in": lambda W, b, t: np.linalg.solve(W, (t - b).T).T,
+        "transposed": lambda W, b, t: np.arctanh(np.clip((t - b) @ W, -0.9, 0.9)),
+        "bias forgotten": lambda W, b, t: np.arctanh(np.clip(np.linalg.solve(W, t.T).T, -0.9, 0.9)),
+    },
+    "inference_learning/chain_energy": {
+        "the loss": lambda x, y, w1, w2, w3: (y - w3 * w2 * w1 * x) ** 2 / 2,
+        "last weights alone": lambda x, y, w1, w2, w3: (
+            (y - w3 * w2 * w1 * x) ** 2 / 2 / (1 + w3**2)
+        ),
+    },
+    "queries_and_forgetting/answer": {
+        "mean forgotten": lambda C, mean, x, known: np.where(
+            known, x, C[:, known] @ np.linalg.solve(C[np.ix_(known, known)], x[known])
+        ),
+        "the mean": lambda C, mean, x, known: np.where(known, x, mean),
+        "known ones smoothed": lambda C, mean, x, known: mean + 0 * x,
+    },
+    "queries_and_forgetting/transfer": {
+        "last task counted": lambda R: (R[-1].mean(), (R[-1] - np.diag(R)).mean()),
+        "wrong sign": lambda R: (R[-1].mean(), (np.diag(R) - R[-1])[:-1].mean()),
+        "first stage": lambda R: (R[0].mean(), (R[-1] - R[0])[:-1].mean()),
+    },
+    "queries_and_forgetting/untouched": {
+        "shares added": 0.2,
+        "one context": 0.8,
+    },
+    "queries_and_forgetting/goal": {
+        "fall forgotten": lambda reward, fell, values: reward + 0.98 * values.max(1),
+        "no discount": lambda reward, fell, values: reward + np.where(fell, 0, values.max(1)),
+        "mean of the actions": lambda reward, fell, values: (
+            reward + 0.98 * np.where(fell, 0, values.mean(1))
+        ),
+    },
     "energy_efficiency/guess": {"mean": -0.37, "sign forgotten": 0.4},
     "energy_efficiency/decode": {
         "sign forgotten": lambda drive, medians: (drive @ medians.T).argmax(1),

@@ -13,7 +13,17 @@ from jax import random
 from pcbook import backprop, predictive_coding
 from pcbook.data import Dataset, digits
 from pcbook.network import LOSSES, Layer, forward, init
-from pcbook.rules import Comparison, Rule, accuracy, angle, compare, fit, stateless
+from pcbook.rules import (
+    Comparison,
+    Rule,
+    accuracy,
+    angle,
+    compare,
+    fit,
+    learn,
+    stateless,
+    without_biases,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -175,6 +185,72 @@ def test_accuracy_is_the_share_of_images_whose_largest_output_is_the_label():
     outputs = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     predict = lambda params, x: outputs  # noqa: E731
     assert accuracy(predict, None, outputs, jnp.array([1, 0, 1, 1])) == 0.75
+
+
+# --- learn
+
+
+def sequence(batches=6, batch=5):
+    x, y = random.normal(random.key(2), (2, batches, batch, 4))
+    return x, y[..., :3]
+
+
+def lived(every, rule=None, optimizer=SGD, **more):
+    x, y = sequence()
+    return learn(
+        backprop.rule() if rule is None else rule,
+        init(random.key(1), (4, 5, 3)),
+        x,
+        y,
+        optimizer=optimizer,
+        watch=lambda params: forward(params, x[0]),
+        every=every,
+        key=random.key(0),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("optimizer", [SGD, optax.adam(0.01)])
+def test_learning_in_order_is_a_python_loop_of_grad_and_optax(optimizer):
+    x, y = sequence()
+    params, seen = init(random.key(1), (4, 5, 3)), []
+    memory = optimizer.init(params)
+    for batch, target in zip(x, y, strict=True):
+        seen.append(forward(params, x[0]))
+        slopes = jax.grad(lambda p: LOSSES["squared error"](forward(p, batch), target).mean())(  # noqa: B023
+            params
+        )
+        update, memory = optimizer.update(slopes, memory, params)
+        params = optax.apply_updates(params, update)
+    ours, watched = lived(1, optimizer=optimizer)
+    assert_close(ours, params)
+    assert_close(watched, jnp.stack([*seen, forward(params, x[0])]))
+
+
+def test_watching_less_often_sees_the_same_life():
+    (often, all_of_it), (seldom, some) = lived(1), lived(3)
+    assert_close(often, seldom)
+    assert_close(all_of_it[::3], some)
+
+
+@pytest.mark.parametrize("every", [0, -1, 4])
+def test_every_must_divide_the_number_of_batches(every):
+    with pytest.raises(ValueError, match=f"every = {every}: must divide 6, the number of batches"):
+        lived(every)
+
+
+def test_without_biases_weights_learn_and_biases_stay():
+    x, y = sequence()
+    plain, bare = backprop.rule(), without_biases(backprop.rule())
+    params = init(random.key(1), (4, 5, 3))
+    loss, update, state = plain.gradient(params, (), x[0], y[0], random.key(0))
+    bare_loss, bare_update, bare_state = bare.gradient(params, (), x[0], y[0], random.key(0))
+    assert (bare_loss, bare_state) == (loss, state)
+    for a, b in zip(update, bare_update, strict=True):
+        assert_close(a.W, b.W)
+        assert not b.b.any()
+    ours, _ = lived(1, rule=bare)
+    assert not any(layer.b.any() for layer in ours)
 
 
 # --- compare

@@ -41,6 +41,14 @@ def in_predictive_coding(name, right, wrong):
     return Defect(name, "predictive_coding", right, wrong)
 
 
+def in_inference_learning(name, right, wrong):
+    return Defect(name, "inference_learning", right, wrong)
+
+
+def in_queries_and_forgetting(name, right, wrong):
+    return Defect(name, "queries_and_forgetting", right, wrong)
+
+
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
 EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
@@ -136,6 +144,61 @@ DEFECTS = [
     ),
     in_predictive_coding("prior forgotten in reverse", "below - (xs[0] - prior)", "below"),
     in_predictive_coding("slope of size squared", "light_error * 2 * size", "light_error * size"),
+    in_inference_learning(
+        "rest of the fastest sample", "(speed(vs) > rest).any()", "(speed(vs) > rest).all()"
+    ),
+    in_inference_learning(
+        "rest by the activities, not their speed", "speed(vs) > rest", "speed(state[0]) > rest"
+    ),
+    in_inference_learning(
+        "clamped input that moves", "jnp.zeros_like(xs[0]) if clamp_input", "vs[0] if clamp_input"
+    ),
+    in_inference_learning(
+        "start forgotten",
+        "if start is None else start)[1:]",
+        "if start is None or True else 0)[1:]",
+    ),
+    in_inference_learning(
+        "loss after inference",
+        "output_loss(forward(params, x",
+        "output_loss(forward(params, xs[0] * 0",
+    ),
+    in_inference_learning(
+        "incremental update uphill", "jnp.subtract, params, end", "jnp.subtract, end, params"
+    ),
+    in_inference_learning(
+        "incremental inference from the start", "start=xs, **model)", "start=start, **model)"
+    ),
+    in_inference_learning("target's length", "jnp.linalg.norm(way, axis=-1)", "1"),
+    in_inference_learning(
+        "own variance forgotten", "S, chains = weights / precision", "S, chains = 0 * weights"
+    ),
+    in_inference_learning("bias left in the target", "(ts[0] - layer.b)", "ts[0]"),
+    in_inference_learning(
+        "nudge taken for a precision", "beta / (1 + beta), activities", "beta, activities"
+    ),
+    in_inference_learning("contrast not divided", "slope / beta, slopes", "slope, slopes"),
+    in_inference_learning("nudged twice the same way", "nudged(-nudge)", "nudged(nudge)"),
+    in_queries_and_forgetting("belief ignored", "known * output", "output"),
+    in_queries_and_forgetting("prior forgotten", "[below - xs[0], *hidden]", "[below, *hidden]"),
+    in_queries_and_forgetting("energy without its prior", "(xs[0] ** 2).sum(-1) / 2", "0"),
+    in_queries_and_forgetting(
+        "unit that predicts itself", "jnp.eye(len(mean)) - precision", "-precision"
+    ),
+    in_queries_and_forgetting(
+        "always the full gradient", "-e if dendritic else", "-e if not known.any() else"
+    ),
+    in_queries_and_forgetting("losers win", "jnp.argsort(-drive", "jnp.argsort(drive"),
+    in_queries_and_forgetting("winners silenced", "(1 - on.T.astype", "(on.T.astype"),
+    in_queries_and_forgetting("gates learn", "first.W.at[:, -contexts:].set(0)", "first.W"),
+    in_queries_and_forgetting("most surprised memory", ".argmin(0)", ".argmax(0)"),
+    in_queries_and_forgetting("last task counted", "[:-1].mean())", ".mean())"),
+    in_queries_and_forgetting("rod without inertia", "4 / 3 - POLE", "1 - POLE"),
+    in_queries_and_forgetting("push the other way", "2.0 * action - 1", "1 - 2.0 * action"),
+    in_queries_and_forgetting("worth after the fall", "jnp.where(ended, 0, best)", "best"),
+    in_queries_and_forgetting(
+        "age of the last episode", "jnp.where(over, 0, age), store)", "age, store)"
+    ),
 ]
 
 

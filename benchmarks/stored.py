@@ -1,0 +1,35 @@
+"""Results of runs that take longer than a chapter may, in results/NAME.json."""
+
+import datetime
+import json
+import platform
+import re
+from pathlib import Path
+
+import jax
+import optax
+
+FOLDER = Path(__file__).parents[1] / "results"
+
+
+def load(name, **settings):
+    """What was stored, with the settings of this run, its versions and its date."""
+    path = FOLDER / f"{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    versions = {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "optax": optax.__version__,
+    }
+    command = {"command": f"python benchmarks/{name}.py"}
+    date = {"versions": versions, "date": datetime.date.today().isoformat()}
+    return results | command | settings | date
+
+
+def save(name, results):
+    """Store with a line for each seed, or each list of lists of numbers."""
+    text = json.dumps(results, indent=1)
+    for inner in (r"[^\[\]]*", r"(?:\s*\[[^\[\]]*\],?)*\s*"):
+        text = re.sub(rf"\[{inner}\]", lambda list: " ".join(list[0].split()), text)
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -92,7 +92,7 @@ def infer(
     most < 1, precision <= 0, or the closed form of a network that is not linear.
     """
     rate = METHODS[method].rate if rate is None else rate
-    pc.check_inference(1, rate, precision)
+    pc.check_inference(1, float(rate), float(precision))
     if not isinstance(most, Integral) or most < 1:
         raise ValueError(f"most = {most}: must be an integer of at least 1")
     network.check_width("y", y, len(params[-1].b), "output", len(x))
@@ -128,7 +128,7 @@ def rule(
 ) -> Rule:
     """Learn by predictive coding, at an equilibrium that one of the `METHODS` has found."""
     rate = METHODS[method].rate if rate is None else rate
-    pc.check_inference(1, rate, precision)
+    pc.check_inference(1, float(rate), float(precision))
     loss = LOSSES["squared error"]
 
     def gradient(params, state, x, y, key):
@@ -157,6 +157,39 @@ def init(key: Key[Array, ""], sizes: tuple[int, ...], activation: str = "tanh") 
     first, *rest = network.init(key, sizes)
     gain = math.sqrt(2) if activation in KINKED else 1.0
     return [first, *(layer._replace(W=gain * layer.W) for layer in rest)]
+
+
+def residual_init(key: Key[Array, ""], n_in: int, width: int, depth: int, n_out: int) -> dict:
+    """Weights ~ N(0, 1) of a residual network of `depth` weight layers, at least 3 of them.
+
+    The hidden ones are one array (depth - 2, width, width): a scan goes through them.
+    """
+    if depth < 3:
+        raise ValueError(f"depth = {depth}: must be at least 3")
+    shapes = {"first": (width, n_in), "hidden": (depth - 2, width, width), "last": (n_out, width)}
+    keys = random.split(key, len(shapes))
+    return {name: random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items())}
+
+
+def residual_output(params: dict, x: Float[Array, "batch n_in"], activation: str = "identity"):
+    """The output under the scalings of muPC (Innocenti et al. 2025), with each activity named.
+
+    x_1 = W_1 x / sqrt(n_in),  x_l = x_{l-1} + W_l phi(x_{l-1}) / sqrt(N L),  mu_L = W_L x / N.
+    """
+    hidden, phi = params["hidden"], ACTIVATIONS[activation]
+    depth, width = len(hidden) + 2, hidden.shape[-1]
+
+    def block(x, W):
+        return checkpoint_name(x + phi(x) @ W.T / math.sqrt(width * depth), "activity"), None
+
+    first = x @ params["first"].T / math.sqrt(x.shape[1])
+    top, _ = lax.scan(block, checkpoint_name(first, "activity"), hidden)
+    return top @ params["last"].T / width
+
+
+def residual_loss(params: dict, x, y, activation: str = "identity") -> Float[Array, ""]:
+    """Squared error of `residual_output`, summed over the batch: what `graph` asks for."""
+    return LOSSES["squared error"](residual_output(params, x, activation), y).sum()
 
 
 class Problem(NamedTuple):
@@ -345,9 +378,9 @@ def _closed_form(problem, xs, es, vs, memory, rate):
 
     S = I / pi + sum_l P_l P_l^T with P_l = W_L .. W_{l+1}, as in `equilibrated_energy`.
     """
-    L = len(xs)
     unit = jnp.eye(es[-1].shape[1], dtype=xs[0].dtype)
-    Ps = backprop.deltas(problem.params, [unit] * (L + 1), unit, "identity")[:-1]
+    anywhere = [jnp.zeros((len(unit), 1), unit.dtype)] * (len(xs) + 1)
+    Ps = backprop.deltas(problem.params, anywhere, unit, "identity")[:-1]
     S = unit / problem.precision + sum(P @ P.T for P in Ps)
     bends = [Bend(jnp.ones_like(x), jnp.ones_like(x)) for x in xs[1:]]
     _, at_prediction = problem.up(xs, [jnp.zeros_like(x) for x in xs[1:]], bends)

@@ -81,12 +81,10 @@ def infer(
     `most` steps, or when the energy explodes. Warns (RuntimeWarning) if the energy was ever
     above where it began.
 
-    Args:
-        method: one of `METHODS`.
-        rate: step size; by default the method's own.
-        start: the activities x_0..x_{L-1} to start from, such as those of the last visit; by
-            default those of the forward pass. Costs one sweep more, to know the yardstick.
-        reference: a weight update, from whose size and direction `distance` is measured.
+    The method, one of `METHODS`, has a step size of its own that `rate` replaces. `start` =
+    x_0..x_{L-1} are activities to start from, such as those of the last visit, in place of the
+    forward pass; that costs one sweep more, to know the yardstick. A weight update `reference`
+    is what `distance` is measured from.
 
     Raises ValueError for an unknown name, a shape that does not fit, rate <= 0, tolerance < 0,
     most < 1, precision <= 0, or the closed form of a network that is not linear.
@@ -340,9 +338,7 @@ def _gauss_newton(problem, xs, es, vs, memory, rate):
 
     lengths = jnp.full(len(xs[0]), rate, xs[0].dtype)
     nobody = jnp.zeros(len(xs[0]), bool)
-    new, new_es, _, fine, trials = lax.while_loop(
-        unfinished, attempt, (xs, es, lengths, nobody, 0)
-    )
+    new, new_es, _, fine, trials = lax.while_loop(unfinished, attempt, (xs, es, lengths, nobody, 0))
     keep = partial(jax.tree.map, lambda new, old: jnp.where(fine[:, None], new, old))
     return keep(new, xs), keep(new_es, es), memory, 0.5 + products + trials / 2
 
@@ -408,9 +404,7 @@ METHODS = Table(
 
 
 @partial(jax.jit, static_argnums=(8, 9, 10))
-def _settle(
-    params, x, y, start, rate, tolerance, precision, reference, method, most, activation
-):
+def _settle(params, x, y, start, rate, tolerance, precision, reference, method, most, activation):
     """The activities, the number of moments, and a row of the record for each number kept."""
     problem, way = Problem(params, y, activation, precision), METHODS[method]
     wanted = None if reference is None else ravel_pytree(reference)[0]

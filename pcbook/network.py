@@ -44,7 +44,7 @@ class Function(NamedTuple):
 
 
 class Table(dict):
-    """Things by name, such as `Function`s. Raises ValueError, with the names there are, for any other."""
+    """Things by their names. Raises ValueError, with the names there are, for any other."""
 
     def __init__(self, kind: str, *functions):
         super().__init__({f.name: f for f in functions})

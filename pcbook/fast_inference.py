@@ -169,25 +169,82 @@ def residual_init(key: Key[Array, ""], n_in: int, width: int, depth: int, n_out:
     return {name: random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items())}
 
 
-def residual_output(params: dict, x: Float[Array, "batch n_in"], activation: str = "identity"):
-    """The output under the scalings of muPC (Innocenti et al. 2025), with each activity named.
+def residual_activities(
+    params: dict,
+    x: Float[Array, "batch n_in"],
+    es: Float[Array, "layers batch width"] | Float[Array, " layers"],
+    activation: str = "identity",
+) -> Float[Array, "layers batch width"]:
+    """x_1..x_{L-1} with errors `es` under the scalings of muPC (Innocenti et al. 2025).
 
-    x_1 = W_1 x / sqrt(n_in),  x_l = x_{l-1} + W_l phi(x_{l-1}) / sqrt(N L),  mu_L = W_L x / N.
+    x_1 = W_1 x / sqrt(n_in) + e_1,  x_l = x_{l-1} + W_l phi(x_{l-1}) / sqrt(N L) + e_l.
     """
-    hidden, phi = params["hidden"], ACTIVATIONS[activation]
-    depth, width = len(hidden) + 2, hidden.shape[-1]
 
-    def block(x, W):
-        return checkpoint_name(x + phi(x) @ W.T / math.sqrt(width * depth), "activity"), None
+    def block(below, layer):
+        W, e = layer
+        return (above := _above(below, W, depth, activation) + e), above
 
-    first = x @ params["first"].T / math.sqrt(x.shape[1])
-    top, _ = lax.scan(block, checkpoint_name(first, "activity"), hidden)
-    return top @ params["last"].T / width
+    depth = len(params["hidden"]) + 2
+    first = _first(params, x) + es[0]
+    return jnp.concatenate([first[None], lax.scan(block, first, (params["hidden"], es[1:]))[1]])
+
+
+def _first(params, x):
+    return checkpoint_name(x @ params["first"].T / math.sqrt(x.shape[1]), "activity")
+
+
+def _above(x, W, depth, activation):
+    """What the activities x predict for the next layer: themselves, and a little more."""
+    step = ACTIVATIONS[activation](x) @ jnp.swapaxes(W, -1, -2) / math.sqrt(W.shape[-1] * depth)
+    return checkpoint_name(x + step, "activity")
+
+
+def residual_output(params: dict, x: Float[Array, "batch n_in"], activation: str = "identity"):
+    """mu_L = W_L x_{L-1} / N, all errors nought."""
+    xs = residual_activities(params, x, jnp.zeros(len(params["hidden"]) + 1), activation)
+    return _last(params, xs[-1])
+
+
+def _last(params, x):
+    return x @ params["last"].T / x.shape[-1]
 
 
 def residual_loss(params: dict, x, y, activation: str = "identity") -> Float[Array, ""]:
     """Squared error of `residual_output`, summed over the batch: what `graph` asks for."""
     return LOSSES["squared error"](residual_output(params, x, activation), y).sum()
+
+
+@cache
+def residual_rule(steps: int = 8, rate: float = 0.3, activation: str = "tanh") -> Rule:
+    """Train a residual network by predictive coding: `steps` down the slope in the errors."""
+    pc.check_inference(steps, rate, 1.0)
+    loss = LOSSES["squared error"]
+
+    def gradient(params, state, x, y, key):
+        depth, (_, width) = len(params["hidden"]) + 2, params["first"].T.shape
+
+        def energy(es):
+            top = residual_activities(params, x, es, activation)[-1]
+            return (es**2).sum() / 2 + loss(_last(params, top), y).sum()
+
+        def step(es, _):
+            return es - rate * jax.grad(energy)(es), None
+
+        es, _ = lax.scan(step, jnp.zeros((depth - 1, len(x), width)), length=steps)
+        xs = residual_activities(params, x, es, activation)
+
+        def local(params):
+            above = _above(xs[:-1], params["hidden"], depth, activation)
+            mus = jnp.concatenate([_first(params, x)[None], above])
+            return ((xs - mus) ** 2).sum() / 2 + loss(_last(params, xs[-1]), y).sum()
+
+        update = jax.tree.map(lambda g: g / len(x), jax.grad(local)(params))
+        return residual_loss(params, x, y, activation) / len(x), update, state
+
+    def predict(params, x):
+        return residual_output(params, x, activation)
+
+    return Rule(f"predictive coding, {steps} steps of {rate:g}", stateless, gradient, predict)
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import given
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from pcbook import backprop, fast_inference, predictive_coding
+from pcbook import backprop, fast_inference, graph, predictive_coding
 from pcbook.data import Dataset
 from pcbook.fast_inference import (
     METHODS,
@@ -21,6 +21,7 @@ from pcbook.fast_inference import (
     init,
     residual_init,
     residual_loss,
+    residual_rule,
 )
 from pcbook.network import activities
 from pcbook.rules import fit
@@ -393,3 +394,22 @@ def test_residual_network_is_the_formula():
     out = h @ params["last"].T / 7
     np.testing.assert_allclose(residual_loss(params, x, y, "tanh"), ((y - out) ** 2).sum() / 2)
     assert params["hidden"].shape == (2, 7, 7)  # L = 4: one in, two between, one out
+
+
+def test_residual_rule_is_predictive_coding_along_the_graph():
+    """Errors as coordinates and activities as coordinates: the same rest, the same update."""
+    params = residual_init(random.key(0), 5, 7, 5, 3)
+    x, y = random.normal(random.key(1), (2, 5)), random.normal(random.key(2), (2, 3))
+    rule = residual_rule(steps=100, rate=0.3)
+    loss, update, _ = rule.gradient(params, (), x, y, None)
+    options = {"method": "inference-learning", "steps": 1000, "rate": 0.2, "vertices": "named"}
+    value, theirs = graph.value_and_grad(
+        lambda params: residual_loss(params, x, y, "tanh"), **options
+    )(params)
+    assert_close(loss, value / 2)
+    assert_close(update, jax.tree.map(lambda g: g / 2, theirs), rtol=1e-6, atol=1e-8)
+
+
+def test_too_shallow_a_residual_network_is_named():
+    with pytest.raises(ValueError, match="depth = 2: must be at least 3"):
+        residual_init(random.key(0), 5, 7, 2, 3)

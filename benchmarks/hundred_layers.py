@@ -3,8 +3,9 @@
     python benchmarks/hundred_layers.py     # minutes
 
 A residual tanh network under the scalings of muPC, 64-32-...-32-10 with 100 layers of weights.
-Predictive coding settles by 8 steps of 0.3 or by 20 of 0.1 in the errors; all rules learn by Adam at the rates
-of a grid, from the same weights and batches. One seed. Goes on where it was stopped.
+Predictive coding settles by 8 steps of 0.3, or by 20 of 0.1, in the errors; all rules learn by
+Adam at the rates of a grid, from the same weights and batches. One seed. Goes on where it was
+stopped.
 """
 
 import json

@@ -44,9 +44,9 @@ class Function(NamedTuple):
 
 
 class Table(dict):
-    """Functions by name. Raises ValueError, with the names there are, for any other."""
+    """Things by their names. Raises ValueError, with the names there are, for any other."""
 
-    def __init__(self, kind: str, *functions: Function):
+    def __init__(self, kind: str, *functions):
         super().__init__({f.name: f for f in functions})
         self.kind = kind
 

@@ -162,6 +162,28 @@ MISTAKES = {
             len(losses) - 1,
         ),
     },
+    "fast_inference/price": {
+        "a sweep taken for a backprop": lambda depth, sweeps: sweeps,
+        "first layer in every sweep": lambda depth, sweeps: 2 * depth * sweeps / (3 * depth - 1),
+    },
+    "fast_inference/condition": {
+        "square root": 2 * 20 / np.pi,
+        "depth squared": 400,
+    },
+    "fast_inference/slopes": {
+        "errors next door": lambda Ws, xs, es, top: [
+            e - above @ W * (1 - np.tanh(x) ** 2)
+            for W, x, e, above in zip(Ws, xs, es, [*es[1:], top])
+        ],
+        "own error forgotten": lambda Ws, xs, es, top: [
+            -top @ Ws[1] @ Ws[0] * (1 - np.tanh(xs[0]) ** 2),
+            -top @ Ws[1] * (1 - np.tanh(xs[1]) ** 2),
+        ],
+    },
+    "fast_inference/stays": {
+        "no push at all": lambda e, push: push == e,
+        "one side only": lambda e, push: push <= e,
+    },
 }
 
 

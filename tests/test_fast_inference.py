@@ -325,7 +325,7 @@ def test_an_energy_that_rises_is_warned_of():
     [
         ({"method": "magic"}, "method = 'magic': must be one of 'euler'"),
         ({"activation": "sine"}, "activation = 'sine'"),
-        ({"rate": 0}, "rate = 0: must be a positive number"),
+        ({"rate": 0}, "rate = 0.0: must be a positive number"),
         ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
         ({"most": 0}, "most = 0: must be an integer of at least 1"),
         ({"tolerance": 1.5}, "tolerance = 1.5: must be from 0 to 1"),

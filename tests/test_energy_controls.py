@@ -157,7 +157,7 @@ def test_pixels_drive_the_first_units_and_are_all_that_the_first_image_brings(na
     np.testing.assert_allclose(a[0, :, :5], X[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", set(NETWORKS) - {"leak 0.5"})
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"leak 0.5"}))
 def test_with_every_unit_silent_only_the_pixels_are_left(name):
     network = NETWORKS[name]
     params = network.init(random.key(0), 5)

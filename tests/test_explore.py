@@ -37,7 +37,7 @@ def contrast(one, other):
 def images(widget):
     """The frames' HTML, in the order of the choices."""
     if isinstance(widget, ipywidgets.HTML):
-        return [widget.value]
+        return [widget.value] if "pcbook-figure" in widget.value else []
     return [image for child in getattr(widget, "children", ()) for image in images(child)]
 
 

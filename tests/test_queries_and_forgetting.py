@@ -104,7 +104,7 @@ def test_the_rule_learns_from_the_gradient_of_the_energy_at_the_end_of_inference
     example = case((2, 5, 4), scale=0.7)
     rule = queries_and_forgetting.rule(steps=7, rate=0.05, precision=2.0)
     loss, update, state = rule.gradient(example.params, (), example.x, example.y, random.key(0))
-    xs = ask(example.params, example.y, jnp.ones(4), steps=7, precision=2.0).xs
+    xs = ask(example.params, example.y, jnp.ones(4), steps=7, rate=0.05, precision=2.0).xs
     F = energy(example.params, xs, example.y, precision=2.0) + (xs[0] ** 2).sum(1) / 2
     np.testing.assert_allclose(loss, F.mean())
     slopes = jax.grad(lambda p: total_energy(p, xs, example.y, 1.0, 2.0) / 3)(example.params)

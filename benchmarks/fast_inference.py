@@ -10,25 +10,21 @@ what results/fast_inference.json holds is not run again.
 """
 
 import argparse
-import json
-import platform
-import re
 import sys
 import time
 import warnings
-from datetime import date
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
+from stored import load, save
 from tqdm import tqdm
 
 from pcbook import backprop, data, fast_inference, predictive_coding, rules
 
-RESULTS = Path(__file__).parents[1] / "results/fast_inference.json"
+NAME = "fast_inference"
 METHODS = [name for name in fast_inference.METHODS if name != "closed form"][::-1]  # quickest first
 RATES, SEEDS, MOST, ROUNDS = (0.01, 0.03, 0.1, 0.3), 3, 1500, 5
 DIGITS = data.digits()
@@ -95,35 +91,26 @@ def seconds(function, *args):
 
 def main(depths):
     warnings.simplefilter("ignore", RuntimeWarning)  # a rate too large says so itself
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
-    results |= {
-        "command": "python benchmarks/fast_inference.py",
-        "date": str(date.today()),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "setting": {"rates": RATES, "seeds": SEEDS, "most steps": MOST, "batch": len(X)},
-    }
+    results = load(
+        NAME, setting={"rates": RATES, "seeds": SEEDS, "most steps": MOST, "batch": len(X)}
+    )
+    cases = results.setdefault("cases", {})
     for depth in depths:
         for activation in ("tanh", "relu"):
             for state in ("untrained", "trained"):
-                case = results["cases"].setdefault(f"{activation} {depth} {state}", {})
+                case = cases.setdefault(f"{activation} {depth} {state}", {})
                 todo = [method for method in METHODS if method not in case]
                 if not todo:
                     continue
                 params, case["accuracy"] = networks(depth, activation, state == "trained")
                 for method in tqdm(todo, desc=f"{activation} {depth} {state}", leave=False):
                     case[method] = study(params, activation, method)
-                    write(results)
-    for name, case in results["cases"].items():
+                    save(NAME, results)
+    for name, case in cases.items():
         print(f"\n{name}, accuracy {case['accuracy']:.2f}")
-        for method in METHODS:
+        for method in (method for method in METHODS if method in case):
             found = {k: v for k, v in case[method].items() if k != "grid"}
             print(f"  {method:18}", found or "did not arrive")
-
-
-def write(results):
-    text = json.dumps(results, indent=1)
-    text = re.sub(r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), text)
-    RESULTS.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,6 @@ transformer: the next letter of a text, in windows of 12; the last fifth of the 
 """
 
 import argparse
-import datetime
-import json
-import platform
-import re
 import time
 from functools import partial
 from pathlib import Path
@@ -25,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax, random
+from stored import load, save
 
 from pcbook import data, graph, models
 
-RESULTS = Path(__file__).parents[1] / "results" / "graph_training.json"
+NAME = "graph_training"
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5
 METHODS = {
@@ -109,27 +106,16 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
 
 
 def main(only):
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"networks": {}}
-    results |= {
-        "command": "python benchmarks/graph_training.py",
-        "seeds": SEEDS,
-        "grid": RATES,
-        "optimizer": "adam, batch 32",
-        "methods": {
-            name: options or {"method": "jax.value_and_grad"} for name, options in METHODS.items()
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-        },
-        "date": datetime.date.today().isoformat(),
+    methods = {
+        name: options or {"method": "jax.value_and_grad"} for name, options in METHODS.items()
     }
+    results = load(NAME, seeds=SEEDS, grid=RATES, optimizer="adam, batch 32", methods=methods)
+    outcomes = results.setdefault("networks", {})
     keys = random.split(random.key(0), SEEDS)
     for name, init, scores, parts, steps in networks():
         if only not in (None, name):
             continue
-        done = results["networks"].setdefault(name, {"training steps": steps, "accuracy": {}})
+        done = outcomes.setdefault(name, {"training steps": steps, "accuracy": {}})
         for method, options in METHODS.items():
             have = done["accuracy"].setdefault(method, {})
             rates = [rate for rate in RATES if str(rate) not in have]
@@ -143,7 +129,7 @@ def main(only):
                         "validation": curve[..., 0].tolist(),
                         "test": curve[..., 1].tolist(),
                     }
-                write(results)
+                save(NAME, results)
                 print(f"{name}, {method}: {time.perf_counter() - start:.0f} s", flush=True)
             best = max(have, key=lambda rate: np.mean(have[rate]["validation"], 0)[-1])
             final = 100 * np.array(have[best]["test"])[:, -1]
@@ -151,20 +137,6 @@ def main(only):
                 f"{name:14}{method:34}{final.mean():5.1f} ± {final.std():.1f} % at rate {best}",
                 flush=True,
             )
-
-
-def write(results):
-    """One line for each network, method and rate."""
-    text = json.dumps(results, indent=1)
-    text = re.sub(r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), text)
-    text = re.sub(
-        r"\[\s+(\[.*?\])\s+\]",
-        lambda rows: "[" + " ".join(rows[1].split()) + "]",
-        text,
-        flags=re.DOTALL,
-    )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text + "\n")
 
 
 if __name__ == "__main__":

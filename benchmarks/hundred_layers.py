@@ -8,20 +8,16 @@ Adam at the rates of a grid, from the same weights and batches. One seed. Goes o
 stopped.
 """
 
-import json
-import platform
-import re
 import time
-from datetime import date
-from pathlib import Path
 
 import jax
 import optax
 from jax import random
+from stored import load, save
 
 from pcbook import data, fast_inference, rules
 
-RESULTS = Path(__file__).parents[1] / "results/hundred_layers.json"
+NAME = "hundred_layers"
 DEPTH, WIDTH, EPOCHS, BATCH, RATES = 100, 32, 15, 32, (0.1, 0.03)
 
 
@@ -34,34 +30,26 @@ def backprop():
 
 
 def main():
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    results |= {
-        "command": "python benchmarks/hundred_layers.py",
-        "date": str(date.today()),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "setting": {"depth": DEPTH, "width": WIDTH, "batch": BATCH, "seed": 0},
-    }
+    results = load(NAME, setting={"depth": DEPTH, "width": WIDTH, "batch": BATCH, "seed": 0})
+    runs = results.setdefault("runs", {})
     key = random.key(0)
     params = fast_inference.residual_init(key, 64, WIDTH, DEPTH, 10)
     settled = fast_inference.residual_rule(8, 0.3), fast_inference.residual_rule(20, 0.1)
     for rule in (*settled, backprop()):
         for rate in RATES:
             name = f"{rule.name}, rate {rate}"
-            if name in results["runs"]:
+            if name in runs:
                 continue
             start = time.perf_counter()
             training = {"optimizer": optax.adam(rate), "epochs": EPOCHS, "batch_size": BATCH}
             history = rules.fit(rule, params, data.digits(), key=key, **training).history
-            results["runs"][name] = {
+            runs[name] = {
                 "loss": [round(float(loss), 4) for loss in history.loss],
                 "test accuracy": [round(float(share), 3) for share in history.accuracy],
                 "seconds": round(time.perf_counter() - start),
             }
-            text = re.sub(
-                r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), json.dumps(results, indent=1)
-            )
-            RESULTS.write_text(text + "\n")
-    for name, run in results["runs"].items():
+            save(NAME, results)
+    for name, run in runs.items():
         print(f"{name:40} {run['test accuracy'][-1]:.3f} in {run['seconds']} s")
 
 

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without pictures, widgets and what a run leaves in the metadata; solutions say so."""
+    """The notebook without pictures, widgets and what a run leaves in its metadata."""
     with open("tests/nbval.cfg") as file:
         patterns = get_sanitize_patterns(file.read())
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}

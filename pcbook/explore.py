@@ -97,7 +97,6 @@ class Picture:
         self.alt = alt
         self.width = round(_figure(figure).get_figwidth() * 96)
         self.webp = _base64(_drawn(figure).quantize(256), "webp", lossless=True, method=1)
-        self.figure = figure
         plt.close(figure)
 
     @property
@@ -112,7 +111,7 @@ class Picture:
         return {
             "text/plain": f"Figure: {self.alt}",
             "text/html": self.html,
-            "image/png": _base64(_drawn(self.figure), "png"),
+            "image/png": _base64(Image.open(io.BytesIO(base64.b64decode(self.webp))), "png"),
         }
 
 

@@ -1,5 +1,7 @@
 """Figures: every frame is there, says what it shows, and reads on light and dark."""
 
+import base64
+import io
 import json
 import re
 
@@ -8,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from pcbook.explore import INKS, MOST_FRAMES, explore, figure, picture
 
@@ -141,19 +144,42 @@ def test_a_draw_that_returns_no_figure_is_told_so():
 
 
 def test_axes_stand_still_with_room_for_the_labels_at_either_end():
+    drawn = []
+
     def draw(top, title):
         fig, ax = figure()
         ax.set(ylim=(0, top), ylabel="energy", title=title)
+        drawn.append(ax)
         return fig
 
-    shown = explore(draw, alt="Up to {top}.", top=(1, 10, 10**4), title=("a", "b", "c\nd"))
-    axes = [frame.figure.axes[0] for frame in shown.frames.values()]
-    assert len({tuple(a.get_position().extents.round(6)) for a in axes}) == 1
-    for a in axes:
-        box = a.get_tightbbox().transformed(a.figure.transFigure.inverted())
+    explore(draw, alt="Up to {top}.", top=(1, 10, 10**4), title=("a", "b", "c\nd"))
+    assert len(drawn) == 9
+    assert len({tuple(ax.get_position().extents.round(6)) for ax in drawn}) == 1
+    for ax in drawn:
+        box = ax.get_tightbbox().transformed(ax.figure.transFigure.inverted())
         assert 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
 
 
 def test_frames_with_unlike_axes_are_laid_out_each_for_itself():
-    shown = explore(lambda n: figure(1, n)[0], alt="{n} axes.", n=(1, 2, 1))
-    assert len(shown.frames[2,].figure.axes) == 2
+    widths = {}
+
+    def draw(axes):
+        fig, _ = figure(1, axes)
+        widths[axes] = lambda: fig.axes[0].get_position().width
+        return fig
+
+    explore(draw, alt="{axes} axes.", axes=(1, 2, 3))
+    assert 1 > widths[1]() > 1.5 * widths[2]() > 0 and widths[2]() > 1.2 * widths[3]()
+
+
+def test_the_picture_for_where_no_widget_is_has_the_same_inks():
+    def draw(n):
+        fig, ax = figure(width=2.0, height=1.0)
+        ax.bar(range(3), n, color="C1")
+        return fig
+
+    with plt.style.context("default"):
+        first, *_ = explore(draw, alt="{n}", n=(1, 2)).frames.values()
+        png = Image.open(io.BytesIO(base64.b64decode(first._repr_mimebundle_()["image/png"])))
+    vermilion = np.array([*(round(255 * c) for c in to_rgb("#D55E00")), 255])
+    assert (abs(np.asarray(png.convert("RGBA")).astype(int) - vermilion) <= 8).all(-1).any()

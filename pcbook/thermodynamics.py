@@ -23,7 +23,7 @@ Chapter: book/mortal/thermodynamics.ipynb
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Key
 
 from pcbook import backprop
@@ -303,34 +303,29 @@ def count(function, *args) -> dict[str, float]:
     total = backprop.cost(function, *args)
     with jax.disable_jit():
         program = jax.make_jaxpr(function)(*args)
-    turns = {}
-    if _has_loop(program):
-        _run(program, jax.tree.leaves(args), turns)
-    for body, inputs, beyond_one in turns.values():
-        once = backprop.cost(jaxpr_as_fun(body), *inputs)
-        total = {name: total[name] + beyond_one * once[name] for name in total}
+    if bodies := _loops(program):
+        _, turns = jax.jit(partial(_run, program))(jax.tree.leaves(args))
+        for body, beyond_one in zip(bodies, turns):
+            inputs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in body.in_avals]
+            once = backprop.cost(jaxpr_as_fun(body), *inputs)
+            total = {name: total[name] + int(beyond_one) * once[name] for name in total}
     return total
 
 
-def _has_loop(program) -> bool:
-    return any(eqn.primitive.name == "while" for eqn in program.eqns)
+def _loops(program: ClosedJaxpr) -> list[ClosedJaxpr]:
+    """What each loop of a program does in a turn, an outer loop before those within it."""
+    bodies = (e.params["body_jaxpr"] for e in program.eqns if e.primitive.name == "while")
+    return [loop for body in bodies for loop in (body, *_loops(body))]
 
 
-@lru_cache(64)
-def _compiled(program):
-    return jax.jit(jaxpr_as_fun(program))
+def _run(program: ClosedJaxpr, args) -> tuple[list, list]:
+    """Run a program. Returns its outputs, and a number for each of its `_loops`.
 
-
-def _run(program, args, turns: dict) -> list:
-    """Run a program, its loops in Python, and note how often each of them turned.
-
-    `turns` holds the body of a loop, inputs of the kind that it takes, and the number of its
-    turns less one for each time that it was come to.
+    That is its turns, less one for each time that the program came to it.
     """
-    if not _has_loop(program):
-        return _compiled(program)(*args)
     values = dict(zip(program.jaxpr.constvars, program.consts))
     values |= zip(program.jaxpr.invars, args)
+    turns = []
 
     def read(atom):
         return atom.val if isinstance(atom, Literal) else values[atom]
@@ -338,22 +333,28 @@ def _run(program, args, turns: dict) -> list:
     for eqn in program.eqns:
         inputs = list(map(read, eqn.invars))
         if eqn.primitive.name == "while":
-            outputs = _loop(eqn.params, inputs, turns)
+            outputs, of_this = _loop(eqn.params, inputs)
+            turns += of_this
         else:
             outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
         values |= zip(eqn.outvars, outputs)
-    return list(map(read, program.jaxpr.outvars))
+    return list(map(read, program.jaxpr.outvars)), turns
 
 
-def _loop(params, inputs, turns: dict) -> list:
-    condition, body = params["cond_jaxpr"], params["body_jaxpr"]
-    n, m = params["cond_nconsts"], params["body_nconsts"]
-    of_condition, of_body, state = inputs[:n], inputs[n : n + m], inputs[n + m :]
-    beyond_one = -1
-    while _run(condition, [*of_condition, *state], turns)[0]:
-        state = _run(body, [*of_body, *state], turns)
-        beyond_one += 1
-    *_, before = turns.get(id(body), (0,))
-    turns[id(body)] = body, [*of_body, *state], before + beyond_one
-    return state
+def _loop(params, inputs) -> tuple[list, list]:
+    """Run one loop, and count."""
+    body, condition = params["body_jaxpr"], jaxpr_as_fun(params["cond_jaxpr"])
+    n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    of_condition, of_body, state = inputs[:n], inputs[n:m], inputs[m:]
+
+    def turn(carry):
+        state, turns = carry
+        state, within = _run(body, [*of_body, *state])
+        return state, [a + b for a, b in zip(turns, [1, *within])]
+
+    none = [jnp.zeros((), int)] * (1 + len(_loops(body)))
+    state, (turns, *within) = lax.while_loop(
+        lambda carry: condition(*of_condition, *carry[0])[0], turn, (state, none)
+    )
+    return state, [turns - 1, *within]

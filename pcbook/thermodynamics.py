@@ -38,6 +38,8 @@ from scipy.special import logsumexp
 from pcbook import backprop
 from pcbook.rules import Rule
 
+Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
+
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
 
@@ -76,7 +78,7 @@ def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
     return wall, tilt
 
 
-def potential(x, wall, tilt, height: float | int = 10.0, force: float | int = 4.0):
+def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
     """U = height (x^4 - 2 wall x^2) - force tilt x, in kT.
 
     With the wall up and no tilt there are wells at -1 and 1, `height` kT deep; without it
@@ -88,13 +90,13 @@ def potential(x, wall, tilt, height: float | int = 10.0, force: float | int = 4.
 @partial(optimised, static_argnames=("particles", "moments"))
 def erase(
     key: Key[Array, ""],
-    time: float | int | Float[Array, ""],
+    time: Number,
     *,
     particles: int = 1000,
     moments: int = 9,
-    height: float = 10.0,
-    force: float = 4.0,
-    dt: float = 1e-3,
+    height: Number = 10.0,
+    force: Number = 4.0,
+    dt: Number = 1e-3,
 ) -> Erasure:
     """Erase `particles` bits, none of them known, by the `protocol` stretched over the `time`.
 
@@ -125,7 +127,7 @@ def erase(
     return Erasure(*(jnp.concatenate([a[None], b]) for a, b in zip(start, path)))
 
 
-def least_work(success: float | Float[Array, ""]) -> float:
+def least_work(success: Number) -> float:
     """Landauer's bound for an erasure that does not always succeed, in kT.
 
     ln 2, less the entropy of the bit that is left: ln 2 if `success` is 1, nothing if it
@@ -143,12 +145,12 @@ def least_work(success: float | Float[Array, ""]) -> float:
 @partial(optimised, static_argnames=("particles", "steps"))
 def stiffen(
     key: Key[Array, ""],
-    time: float | int | Float[Array, ""],
+    time: Number,
     *,
     particles: int,
     steps: int = 100,
-    start: float | int = 1.0,
-    end: float | int = 4.0,
+    start: Number = 1.0,
+    end: Number = 4.0,
 ) -> Float[Array, " particles"]:
     """The work on each particle, in kT, as a trap k x^2 / 2 goes from k = `start` to `end`.
 
@@ -187,7 +189,7 @@ def mean_work(
     return float(work)
 
 
-def free_energy(work: Float[ArrayLike, "... samples"]) -> Float[np.ndarray, "..."]:
+def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarray, "..."]:
     """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
     work = np.asarray(work, float)
     return np.log(work.shape[-1]) - logsumexp(-work, axis=-1)
@@ -262,7 +264,7 @@ def energy_of(
 
 
 def price(
-    cost: Mapping[str, float],
+    cost: Mapping[str, float | int],
     *,
     memory: str = "DRAM",
     number: str = "float32",
@@ -298,16 +300,19 @@ def learning_step(rule: Rule, rate: float = 0.01):
 
 
 def count(function, *args) -> dict[str, float]:
-    """`backprop.cost`, with loops that decide for themselves when to stop.
+    """What `function(*args)` does, as `backprop.cost` gives it, every loop as often as it turns.
 
-    XLA cannot know how often such a loop turns, and counts it once. So `function(*args)` is
-    run, and what its loops did beyond one turn is added. Of a branch the dearest counts.
+    XLA cannot know how often a loop turns that decides for itself when to stop, and counts it
+    once. So the program is run, and what such loops did beyond one turn is added. Of a branch
+    the dearest counts.
     """
-    total = backprop.cost(function, *args)
     with jax.disable_jit():
         program = jax.make_jaxpr(function)(*args)
+    leaves = jax.tree.leaves(args)
+    compiled = jax.jit(partial(_run, program)).lower(leaves).compile()
+    total = backprop.bill(compiled)
     if bodies := _loops(program):
-        _, turns = jax.jit(partial(_run, program))(jax.tree.leaves(args))
+        _, turns = compiled(leaves)
         for body, beyond_one in zip(bodies, turns):
             inputs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in body.in_avals]
             once = backprop.cost(jaxpr_as_fun(body), *inputs)

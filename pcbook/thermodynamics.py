@@ -87,7 +87,6 @@ def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
     return height * (x**4 - 2 * wall * x**2) - force * tilt * x
 
 
-@partial(optimised, static_argnames=("particles", "moments"))
 def erase(
     key: Key[Array, ""],
     time: Number,
@@ -101,7 +100,17 @@ def erase(
     """Erase `particles` bits, none of them known, by the `protocol` stretched over the `time`.
 
     Each starts in equilibrium, left or right by chance, and takes Euler's steps of at most `dt`.
+    Raises ValueError for less than one particle, less than two moments, and for a time, height,
+    force or dt that is not positive.
     """
+    _at_least(1, particles=particles)
+    _at_least(2, moments=moments)
+    _positive(time=time, height=height, force=force, dt=dt)
+    return _erase(key, time, height, force, dt, particles, moments)
+
+
+@partial(optimised, static_argnames=("particles", "moments"))
+def _erase(key, time, height, force, dt, particles, moments):
     start_key, key = random.split(key)
     grid = jnp.linspace(-2, 2, 4001)
     likely = jnp.cumsum(jnp.exp(-potential(grid, 1.0, 0.0, height)))
@@ -142,7 +151,6 @@ def least_work(success: Number) -> float:
 # ---------------------------------------------------------------------------- Jarzynski's equality
 
 
-@partial(optimised, static_argnames=("particles", "steps"))
 def stiffen(
     key: Key[Array, ""],
     time: Number,
@@ -155,8 +163,17 @@ def stiffen(
     """The work on each particle, in kT, as a trap k x^2 / 2 goes from k = `start` to `end`.
 
     The stiffness rises in `steps` jumps, evenly over the `time`, and the particle relaxes after
-    each by the exact solution of its equation: no step is too large.
+    each by the exact solution of its equation: no step is too large. Raises ValueError for a time
+    below 0, a stiffness that is not positive, and less than one particle or step.
     """
+    _at_least(1, particles=particles, steps=steps)
+    _at_least(0, time=time)
+    _positive(start=start, end=end)
+    return _stiffen(key, time, start, end, particles, steps)
+
+
+@partial(optimised, static_argnames=("particles", "steps"))
+def _stiffen(key, time, start, end, particles, steps):
     ks = jnp.linspace(start, end, steps + 1)
     start_key, key = random.split(key)
 
@@ -180,7 +197,11 @@ def mean_work(
 
     <W> = sum (k' - k) <x^2> / 2, the variance relaxing to 1 / k' at twice the particle's speed:
     (end - start) / (2 start) in no time, and nearly dF = ln(end / start) / 2 in all the time.
+    Raises ValueError where `stiffen` does.
     """
+    _at_least(1, steps=steps)
+    _at_least(0, time=time)
+    _positive(start=start, end=end)
     ks = np.linspace(start, end, steps + 1)
     variance, work = 1 / ks[0], 0.0
     for k, k_next in pairwise(ks):
@@ -193,6 +214,18 @@ def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarr
     """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
     work = np.asarray(work, float)
     return np.log(work.shape[-1]) - logsumexp(-work, axis=-1)
+
+
+def _positive(**named: Number) -> None:
+    for name, value in named.items():
+        if not isinstance(value, jax.core.Tracer) and not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value}: must be a positive number")
+
+
+def _at_least(least: int, **named: Number) -> None:
+    for name, value in named.items():
+        if not isinstance(value, jax.core.Tracer) and not least <= value < math.inf:
+            raise ValueError(f"{name} = {value}: must be at least {least}")
 
 
 # ---------------------------------------------------------------------------- joules
@@ -247,8 +280,7 @@ def landauer(temperature: float | int = 300) -> float:
 
     Raises ValueError for temperature <= 0.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature = {temperature}: must be a positive number of kelvins")
+    _positive(temperature=temperature)
     return BOLTZMANN * temperature * math.log(2)
 
 

@@ -123,6 +123,22 @@ def test_a_success_that_is_no_probability_is_named():
         td.least_work(1.5)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"time": 0.0}, "time = 0.0: must be a positive number"),
+        ({"time": math.nan}, "time = nan: must be a positive number"),
+        ({"time": 1.0, "dt": -1.0}, "dt = -1.0: must be a positive number"),
+        ({"time": 1.0, "height": 0}, "height = 0: must be a positive number"),
+        ({"time": 1.0, "particles": 0}, "particles = 0: must be at least 1"),
+        ({"time": 1.0, "moments": 1}, "moments = 1: must be at least 2"),
+    ],
+)
+def test_an_erasure_that_cannot_be_is_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        td.erase(KEY, **given)
+
+
 # --- Jarzynski's equality ---
 
 
@@ -176,6 +192,22 @@ def test_free_energy_of_normal_works_is_their_mean_less_half_their_variance():
 
 def test_free_energy_of_great_works_does_not_overflow():
     assert td.free_energy(np.array([1e4, 1e4])) == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"time": -1.0}, "time = -1.0: must be at least 0"),
+        ({"time": 1.0, "steps": 0}, "steps = 0: must be at least 1"),
+        ({"time": 1.0, "start": 0.0}, "start = 0.0: must be a positive number"),
+        ({"time": 1.0, "end": math.inf}, "end = inf: must be a positive number"),
+    ],
+)
+def test_a_trap_that_cannot_be_is_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        td.stiffen(KEY, **given, particles=1)
+    with pytest.raises(ValueError, match=words):
+        td.mean_work(**given)
 
 
 # --- counting ---

@@ -184,6 +184,32 @@ MISTAKES = {
         "no push at all": lambda e, push: push == e,
         "one side only": lambda e, push: push <= e,
     },
+    "thermodynamics/bits": {
+        "in kT": lambda temperature: 4.6e-12 / (1.380649e-23 * temperature),
+        "multiplication alone": lambda temperature: (
+            3.7e-12 / (1.380649e-23 * temperature * np.log(2))
+        ),
+        "always in a room": lambda temperature: 1.602e9,
+    },
+    "thermodynamics/sudden": {
+        "slow": lambda start, end: np.log(end / start) / 2,
+        "variance 1": lambda start, end: (end - start) / 2,
+        "half forgotten": lambda start, end: (end - start) / start,
+    },
+    "thermodynamics/estimate": {
+        "mean work": lambda works: works.mean(),
+        "sign": lambda works: np.log(np.exp(-works).mean()),
+        "sum": lambda works: -np.log(np.exp(-works).sum()),
+    },
+    "thermodynamics/batch": {
+        "multiplication alone": 640 / 3.7,
+        "a byte": 160 / 4.6,
+        "one operation": 640 / 2.3,
+    },
+    "thermodynamics/break_even": {
+        "lessons alone": lambda copy, remote, teach, local: teach / (remote - local),
+        "uses there alone": lambda copy, remote, teach, local: (teach - copy) / remote,
+    },
 }
 
 

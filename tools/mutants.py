@@ -55,6 +55,11 @@ EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
 SCAN = "end, path = lax.scan(step, start, length=steps)"
 HIDDEN_ENERGY = "((x - m) ** 2).sum(-1) / 2 for"
 
+
+def in_thermodynamics(name, right, wrong):
+    return Defect(name, "thermodynamics", right, wrong)
+
+
 DEFECTS = [
     in_backprop("sign of the blame", BLAME, f"-{BLAME}"),
     in_backprop("transpose of the weights", "ds[0] @ layer.W)", "ds[0] @ layer.W.T)"),
@@ -201,6 +206,17 @@ DEFECTS = [
     in_queries_and_forgetting(
         "age of the last episode", "jnp.where(over, 0, age), store)", "age, store)"
     ),
+    in_thermodynamics("diffusion of half the strength", "jnp.sqrt(2 * dt)", "jnp.sqrt(dt)"),
+    in_thermodynamics("work in the moved place", "(k_next - k) * x**2 / 2", "(k_next - k) * x**2"),
+    in_thermodynamics("tilt before the wall is gone", "[0.0, 0.0, 1.0, 1.0", "[0.0, 1.0, 1.0, 1.0"),
+    in_thermodynamics("wrong way erased", "- force * tilt * x", "+ force * tilt * x"),
+    in_thermodynamics("trap relaxes too slowly", "jnp.exp(-k_next * time", "jnp.exp(-k * time"),
+    in_thermodynamics("variance relaxes as the mean", "math.exp(-2 * k_next", "math.exp(-k_next"),
+    in_thermodynamics("bits of kT", "temperature * math.log(2)", "temperature"),
+    in_thermodynamics("loops counted once", "int(beyond_one) * once[name]", "0 * once[name]"),
+    in_thermodynamics("first turn counted twice", "[turns - 1, *within]", "[turns, *within]"),
+    in_thermodynamics("every operation a product", "+ prices.multiply[number]) / 2", "+ 0) / 2"),
+    in_thermodynamics("tanh is free", "OPERATIONS_OF_A_TRANSCENDENTAL *", "0 *"),
 ]
 
 

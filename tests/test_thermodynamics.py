@@ -1,0 +1,340 @@
+"""Thermodynamics against master equations, closed forms, and prices worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import case
+from jax import lax, random
+from scipy import integrate, linalg, stats
+
+from pcbook import backprop, inference_learning, network
+from pcbook import predictive_coding as pc
+from pcbook import thermodynamics as td
+
+KEY = random.key(0)
+
+
+def standard_error(sample):
+    return float(np.std(sample)) / math.sqrt(len(sample))
+
+
+# --- erasing a bit ---
+
+
+def master_equation(time, steps=1000, height=10.0, force=4.0):
+    """Mean work and success of the erasure, by hops between 161 places: no noise, no particles.
+
+    Places hop to their neighbours at rates in detailed balance with the potential, which moves
+    in `steps` jumps; an implicit step follows each.
+    """
+    x = np.linspace(-1.6, 1.6, 161)
+    knots = np.linspace(0, 1, 5)
+
+    def U(s):
+        wall, tilt = np.interp(s, knots, [1, 0, 0, 1, 1]), np.interp(s, knots, [0, 0, 1, 1, 0])
+        return height * (x**4 - 2 * wall * x**2) - force * tilt * x
+
+    p, work = np.exp(-U(0)) / np.exp(-U(0)).sum(), 0.0
+    for s in range(steps):
+        before, now = U(s / steps), U((s + 1) / steps)
+        work += p @ (now - before)
+        up = np.exp(-np.diff(now) / 2) / (x[1] - x[0]) ** 2
+        down = np.exp(np.diff(now) / 2) / (x[1] - x[0]) ** 2
+        leave = np.append(up, 0) + np.append(0, down)
+        rates = np.array([np.append(0, down), -leave, np.append(up, 0)])  # above, on, below
+        p = linalg.solve_banded((1, 1), [[0], [1], [0]] - time / steps * rates, p)
+    return work, p[x > 0].sum()
+
+
+@pytest.mark.parametrize("time", [0.3, 3.0])
+def test_work_and_success_of_an_erasure_are_those_of_the_master_equation(time):
+    erased = td.erase(KEY, time, particles=2000)
+    work, success = master_equation(time)
+    assert abs(erased.work[-1].mean() - work) < 4 * standard_error(erased.work[-1]) + 0.03 * work
+    assert abs(erased.success - success) < 4 * math.sqrt(success * (1 - success) / 2000) + 0.005
+
+
+def test_a_bit_is_unknown_before_it_is_erased_and_known_after():
+    erased = td.erase(KEY, 5.0, particles=2000)
+    assert abs((erased.x[0] > 0).mean() - 0.5) < 0.05
+    assert erased.success > 0.95
+    assert not erased.work[0].any()
+
+
+def test_particles_start_in_equilibrium():
+    x = np.asarray(td.erase(KEY, 0.01, particles=2000).x[0])
+    grid = np.linspace(-2, 2, 2001)
+    p = np.exp(-10 * (grid**4 - 2 * grid**2))
+    cdf = np.cumsum(p) / p.sum()
+    assert stats.kstest(x, lambda at: np.interp(at, grid, cdf)).pvalue > 1e-4
+
+
+def test_the_potential_ends_as_it_began():
+    x = jnp.linspace(-2, 2, 9)
+    np.testing.assert_allclose(
+        td.potential(x, *td.protocol(1.0)), td.potential(x, *td.protocol(0.0))
+    )
+
+
+def test_the_wall_is_as_high_as_it_is_said_to_be():
+    at_wall, in_well = td.potential(0.0, 1, 0, 7.0), td.potential(1.0, 1, 0, 7.0)
+    assert at_wall - in_well == pytest.approx(7)
+
+
+def test_a_slow_erasure_costs_less_than_a_fast_one_and_no_less_than_its_bound():
+    fast, slow = (td.erase(KEY, time, particles=2000) for time in (1.0, 10.0))
+    assert slow.work[-1].mean() < fast.work[-1].mean() / 2
+    for erased in (fast, slow):
+        bound = td.least_work(erased.success)
+        assert erased.work[-1].mean() > bound - 3 * standard_error(erased.work[-1])
+
+
+def test_a_finer_step_gives_the_same_work():
+    coarse = td.erase(KEY, 1.0, particles=2000).work[-1]
+    fine = td.erase(random.key(1), 1.0, particles=2000, dt=2e-4).work[-1]
+    allowed = 4 * math.hypot(standard_error(coarse), standard_error(fine))
+    assert abs(coarse.mean() - fine.mean()) < allowed + 0.03 * float(fine.mean())
+
+
+def test_a_bit_that_is_surely_erased_costs_ln_2_and_one_that_is_not_erased_nothing():
+    assert td.least_work(1) == td.least_work(0) == pytest.approx(math.log(2))
+    assert td.least_work(0.5) == pytest.approx(0)
+    entropy = stats.entropy([0.9, 0.1])
+    assert td.least_work(0.9) == pytest.approx(math.log(2) - entropy)
+
+
+def test_landauers_bound_at_room_temperature_in_joules():
+    assert td.landauer(300) == pytest.approx(2.87e-21, rel=1e-3)
+    assert td.landauer(600) == pytest.approx(2 * td.landauer(300))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.inf, math.nan])
+def test_a_temperature_that_is_none_is_named(temperature):
+    with pytest.raises(ValueError, match=r"temperature = .*: must be a positive number"):
+        td.landauer(temperature)
+
+
+def test_a_success_that_is_no_probability_is_named():
+    with pytest.raises(ValueError, match=r"success = 1.5: must be a probability"):
+        td.least_work(1.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"time": 0.0}, "time = 0.0: must be a positive number"),
+        ({"time": math.nan}, "time = nan: must be a positive number"),
+        ({"time": 1.0, "dt": -1.0}, "dt = -1.0: must be a positive number"),
+        ({"time": 1.0, "height": 0}, "height = 0: must be a positive number"),
+        ({"time": 1.0, "particles": 0}, "particles = 0: must be at least 1"),
+        ({"time": 1.0, "moments": 1}, "moments = 1: must be at least 2"),
+    ],
+)
+def test_an_erasure_that_cannot_be_is_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        td.erase(KEY, **given)
+
+
+# --- Jarzynski's equality ---
+
+
+def test_sudden_work_is_three_halves_of_the_square_of_a_normal():
+    work = np.asarray(td.stiffen(KEY, 0.0, particles=20_000, steps=20))
+    assert stats.kstest(work / 1.5, stats.chi2(1).cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("time", [0.0, 0.3, 3.0])
+def test_mean_work_is_that_of_the_closed_form(time):
+    work = td.stiffen(KEY, time, particles=20_000)
+    assert abs(work.mean() - td.mean_work(time)) < 4 * standard_error(work)
+
+
+def test_mean_work_is_the_integral_of_the_variances_equation():
+    time, rise = 2.0, (4 - 1) / 2.0
+
+    def variance(t, v):
+        return 2 - 2 * (1 + rise * t) * v
+
+    path = integrate.solve_ivp(variance, (0, time), [1.0], dense_output=True, rtol=1e-8)
+    work = integrate.quad(lambda t: rise * path.sol(t)[0] / 2, 0, time)[0]
+    assert td.mean_work(time, steps=20_000) == pytest.approx(work, rel=1e-4)
+
+
+def test_mean_work_goes_from_that_of_a_sudden_hand_to_the_free_energy():
+    assert td.mean_work(0.0) == pytest.approx((4 - 1) / 2)
+    assert td.mean_work(1e4, steps=10_000) == pytest.approx(math.log(4) / 2, rel=1e-3)
+    assert td.mean_work(0.0, start=2, end=6) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("time", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("steps", [20, 100])
+def test_jarzynskis_equality_holds_at_any_speed_and_in_steps_of_any_size(time, steps):
+    work = np.asarray(td.stiffen(KEY, time, particles=20_000, steps=steps), float)
+    allowed = 4 * standard_error(np.exp(-work))
+    assert abs(np.exp(-work).mean() - math.sqrt(1 / 4)) < allowed
+
+
+def test_softening_gives_the_free_energy_back():
+    work = td.stiffen(KEY, 20.0, particles=20_000, start=4.0, end=1.0)
+    assert td.free_energy(work) == pytest.approx(-math.log(4) / 2, abs=0.02)
+
+
+def test_free_energy_of_normal_works_is_their_mean_less_half_their_variance():
+    quantiles = (np.arange(100_000) + 0.5) / 100_000
+    work = stats.norm(3, 0.7).ppf(quantiles)
+    assert td.free_energy(work) == pytest.approx(3 - 0.7**2 / 2, rel=1e-3)
+    assert td.free_energy(np.stack([work, work + 1])).shape == (2,)
+
+
+def test_free_energy_of_great_works_does_not_overflow():
+    assert td.free_energy(np.array([1e4, 1e4])) == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"time": -1.0}, "time = -1.0: must be at least 0"),
+        ({"time": 1.0, "steps": 0}, "steps = 0: must be at least 1"),
+        ({"time": 1.0, "start": 0.0}, "start = 0.0: must be a positive number"),
+        ({"time": 1.0, "end": math.inf}, "end = inf: must be a positive number"),
+    ],
+)
+def test_a_trap_that_cannot_be_is_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        td.stiffen(KEY, **given, particles=1)
+    with pytest.raises(ValueError, match=words):
+        td.mean_work(**given)
+
+
+# --- counting ---
+
+
+def test_a_product_is_counted_by_hand():
+    a, b = jnp.ones((64, 32), jnp.float32), jnp.ones((32, 16), jnp.float32)
+    cost = td.count(jnp.dot, a, b)
+    assert cost["flops"] == 2 * 64 * 32 * 16
+    assert cost["bytes"] == 4 * (64 * 32 + 32 * 16 + 64 * 16)
+
+
+def products(a, b, times):
+    """`times` products by a; the number of turns is known to XLA only if it is a constant."""
+    return lax.fori_loop(0, times, lambda _, b: jnp.tanh(a @ b), b)
+
+
+A, B = jnp.eye(32) / 2, jnp.ones((32, 64))
+ONE = 2 * 32 * 32 * 64
+
+
+@pytest.mark.parametrize("times", [0, 1, 7])
+def test_a_loop_that_knows_only_as_it_runs_is_counted_as_often_as_it_turns(times):
+    cost = td.count(products, A, B, times)
+    assert cost["flops"] == pytest.approx(times * ONE, abs=100)
+    assert cost["transcendentals"] == times * 32 * 64
+
+
+def test_a_loop_of_known_length_costs_what_it_costs_written_out():
+    known = td.count(lambda a, b: products(a, b, 7), A, B)
+    written = backprop.cost(lambda a, b: products(a, b, 7), A, B)
+    assert known == written
+    assert known["flops"] == 7 * ONE
+
+
+def test_loops_within_loops_are_counted_turn_by_turn():
+    def rows(a, b, times):
+        return lax.fori_loop(0, times, lambda i, b: products(a, b, i), b)
+
+    cost = td.count(rows, A, B, 4)
+    assert cost["transcendentals"] == (0 + 1 + 2 + 3) * 32 * 64
+
+
+def test_two_loops_are_told_apart():
+    def both(a, b, few, many):
+        return products(a, products(a, b, few), many) + products(a, b, 0)
+
+    cost = td.count(both, A, B, 2, 5)
+    assert cost["transcendentals"] == 7 * 32 * 64
+
+
+def test_settling_costs_as_many_steps_as_it_took():
+    example = case((6, 32, 32, 4), batch=16, activation="tanh")
+    params, x, y = jax.tree.map(jnp.float32, (example.params, example.x, example.y))
+
+    def settled(params, x, y):
+        return inference_learning.settle(params, x, y, tolerance=0.1)
+
+    taken = int(settled(params, x, y).steps)
+    whole = td.count(settled, params, x, y)
+    alone = td.count(lambda *a: pc.infer(*a, steps=taken), params, x, y)
+    assert taken > 3
+    assert whole["flops"] == pytest.approx(alone["flops"], rel=0.3)
+
+
+def test_a_learning_step_is_one_of_gradient_descent():
+    params = network.init(KEY, (5, 4, 3))
+    x, y = jnp.ones((2, 5)), jnp.ones((2, 3))
+    rule = backprop.rule()
+    stepped, _ = td.learning_step(rule, 0.1)(params, (), x, y, KEY)
+    _, update, _ = rule.gradient(params, (), x, y, KEY)
+    expected = optax.apply_updates(params, jax.tree.map(lambda u: -0.1 * u, update))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stepped, expected)
+
+
+# --- prices ---
+
+
+def test_a_product_is_priced_by_hand():
+    a, b = jnp.ones((64, 32), jnp.float32), jnp.ones((32, 16), jnp.float32)
+    energy = td.energy_of(jnp.dot, a, b)
+    assert energy.arithmetic == pytest.approx(64 * 32 * 16 * 4.6e-12)
+    assert energy.memory == pytest.approx((64 * 32 + 32 * 16 + 64 * 16) * 640e-12)
+    assert energy.total == pytest.approx(energy.arithmetic + energy.memory)
+
+
+def test_a_multiply_add_is_sixteen_hundred_million_times_landauers_bound():
+    pair = {"flops": 2, "transcendentals": 0, "bytes": 0}
+    assert td.price(pair).bits(300) == pytest.approx(1.6e9, rel=0.01)
+    assert td.price(pair).bits(150) == pytest.approx(3.2e9, rel=0.01)
+
+
+def test_a_transcendental_is_not_free():
+    x = jnp.ones(1000)
+    assert td.energy_of(jnp.tanh, x).arithmetic > td.energy_of(jnp.negative, x).arithmetic
+
+
+def test_a_nearer_memory_changes_the_traffic_alone_and_smaller_numbers_the_arithmetic():
+    cost = {"flops": 10, "transcendentals": 0, "bytes": 10}
+    far, near = td.price(cost), td.price(cost, memory="8 KB SRAM")
+    assert near.arithmetic == far.arithmetic
+    assert far.memory == pytest.approx(128 * near.memory)
+    small = td.price(cost, number="int8")
+    assert small.memory == far.memory
+    assert small.arithmetic == pytest.approx(far.arithmetic * 0.23 / 4.6)
+
+
+def test_the_table_can_be_replaced():
+    free = td.Prices("nobody", "none", {"float32": 0.0}, {"float32": 2.0}, {"air": 3.0})
+    cost = {"flops": 10, "transcendentals": 0, "bytes": 10}
+    assert td.price(cost, memory="air", prices=free) == (10, 30)
+
+
+def test_every_number_and_every_memory_has_a_price_above_nothing():
+    table = td.HOROWITZ
+    assert set(table.add) == set(table.multiply)
+    assert all(0 < table.add[number] < table.multiply[number] for number in table.add)
+    assert sorted(table.memory.values()) == list(table.memory.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"memory": "tape"}, "memory = 'tape': must be one of '8 KB SRAM'"),
+        ({"number": "float8"}, "number = 'float8': must be one of 'float32'"),
+    ],
+)
+def test_what_has_no_price_is_named(names, words):
+    with pytest.raises(ValueError, match=words):
+        td.energy_of(jnp.dot, jnp.ones(2), jnp.ones(2), **names)

@@ -73,13 +73,14 @@ def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -
 def cost(function, *args) -> dict[str, float]:
     """What a call of `function` costs, by XLA's own count of the compiled program.
 
-    `flops` are additions and multiplications, `bytes` what is read and written. Loops are
-    counted as often as they run.
+    `flops` are additions and multiplications, `transcendentals` functions such as tanh, `bytes`
+    what is read and written. Loops are counted as often as they run.
     """
     with jax.disable_jit():
         lowered = jax.jit(function).lower(*args)
     analysis = lowered.compile().cost_analysis()
-    return {"flops": analysis["flops"], "bytes": analysis["bytes accessed"]}
+    counts = {"flops": "flops", "transcendentals": "transcendentals", "bytes": "bytes accessed"}
+    return {name: analysis.get(key, 0.0) for name, key in counts.items()}
 
 
 def rule_with_feedback(

@@ -4,18 +4,16 @@ import datetime
 import json
 import platform
 import re
-from pathlib import Path
 
 import jax
 import optax
 
-FOLDER = Path(__file__).parents[1] / "results"
+from pcbook import data
 
 
 def load(name, **settings):
     """What was stored, with the settings of this run, its versions and its date."""
-    path = FOLDER / f"{name}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = data.stored(name) if (data.RESULTS / f"{name}.json").exists() else {}
     versions = {
         "python": platform.python_version(),
         "jax": jax.__version__,
@@ -31,5 +29,4 @@ def save(name, results):
     text = json.dumps(results, indent=1)
     for inner in (r"[^\[\]]*", r"(?:\s*\[[^\[\]]*\],?)*\s*"):
         text = re.sub(rf"\[{inner}\]", lambda list: " ".join(list[0].split()), text)
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(text + "\n")
+    (data.RESULTS / f"{name}.json").write_text(text + "\n")

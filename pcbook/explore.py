@@ -27,11 +27,14 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 from tqdm import tqdm
 
 MOST_FRAMES = 400
+DOTS = 144  # an inch, where the page has 96: sharp on a fine screen too
 INKS = Path(__file__).with_name("inks.mplstyle")
 SLIDERS = Path(__file__).with_name("sliders.js").read_text()
 
@@ -59,16 +62,22 @@ def explore(
     `draw(**values)` returns the matplotlib figure at one value of every choice;
     the first value of each is where the reader starts. `alt` says in a sentence
     what a frame shows: a text in which `{name}` stands for a choice, or a function
-    of the choices.
+    of the choices. The axes stand still as the sliders move: where the frames at the
+    sliders' ends have room for them and their labels.
     """
     _check(choices)
     frames = {}
     combinations = list(itertools.product(*choices.values()))
+    ends = itertools.product(*((values[0], values[-1]) for values in choices.values()))
     with plt.style.context(INKS):
+        figures = {values: _figure(draw(**dict(zip(choices, values)))) for values in ends}
+        places = _room(figures.values())
         for values in tqdm(combinations, desc="drawing", unit="frame", delay=2, leave=False):
             named = dict(zip(choices, values))
             sentence = alt(**named) if callable(alt) else alt.format(**named)
-            frames[values] = Picture(draw(**named), sentence)
+            figure = figures[values] if values in figures else _figure(draw(**named))
+            _place(figure, places)
+            frames[values] = Picture(figure, sentence)
     return Exploration(choices, frames)
 
 
@@ -83,12 +92,10 @@ class Picture:
     """A drawn figure: an image that carries its alt text wherever it is shown."""
 
     def __init__(self, figure, alt: str):
-        if not isinstance(figure, Figure):
-            raise ValueError(f"figure = {figure!r}: must be a matplotlib Figure")
         if not isinstance(alt, str) or not alt.strip():
             raise ValueError(f"alt = {alt!r}: must be a sentence that says what the figure shows")
         self.alt = alt
-        self.width = round(figure.get_figwidth() * 96)
+        self.width = round(_figure(figure).get_figwidth() * 96)
         self.webp = _base64(_drawn(figure).quantize(256), "webp", lossless=True, method=1)
         self.figure = figure
         plt.close(figure)
@@ -196,11 +203,43 @@ def _label(value) -> str:
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
+def _figure(drawn) -> Figure:
+    if not isinstance(drawn, Figure):
+        raise ValueError(f"figure = {drawn!r}: must be a matplotlib Figure")
+    return drawn
+
+
+def _room(figures) -> np.ndarray | None:
+    """The corners (left, bottom, right, top) of each axes for which all `figures` have room.
+
+    None where the figures have unlike numbers of axes.
+    """
+    for figure in figures:
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+    places = [[axes.get_position(original=True).extents for axes in f.axes] for f in figures]
+    if len(set(map(len, places))) > 1:
+        return None
+    places = np.reshape(places, (len(places), len(places[0]), 4))
+    low, high = places.max(0), places.min(0)
+    return np.concatenate([low[:, :2], high[:, 2:]], axis=1)
+
+
+def _place(figure: Figure, places: np.ndarray | None) -> None:
+    """Put the axes in their places, unless they are not those that the places are for."""
+    if places is None or len(figure.axes) != len(places):
+        return
+    figure.set_layout_engine("none")
+    for axes, corners in zip(figure.axes, places):
+        axes.set_position(Bbox.from_extents(corners), which="original")
+
+
 def _drawn(figure: Figure) -> Image.Image:
     """The figure as an image on a transparent ground."""
-    pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", transparent=True, pil_kwargs={"compress_level": 1})
-    return Image.open(pixels)
+    figure.set_dpi(DOTS)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
 
 
 def _base64(image: Image.Image, format: str, **keywords) -> str:

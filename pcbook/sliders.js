@@ -16,12 +16,9 @@ if (!window.pcbookSliders) {
     new MutationObserver(say).observe(value, { childList: true, characterData: true, subtree: true });
   };
 
-  const labelIn = (part) => part.querySelectorAll(".pcbook-sliders .widget-slider").forEach(label);
+  const labelAll = () => document.querySelectorAll(".pcbook-sliders .widget-slider").forEach(label);
 
-  window.pcbookSliders = new MutationObserver((changes) => {
-    for (const change of changes)
-      for (const node of change.addedNodes) if (node.parentElement) labelIn(node.parentElement);
-  });
+  window.pcbookSliders = new MutationObserver(labelAll);
   window.pcbookSliders.observe(document.body, { childList: true, subtree: true });
-  labelIn(document);
+  labelAll();
 }

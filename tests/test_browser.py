@@ -4,9 +4,12 @@ Each page is served from this machine's loopback and opened in headless Chromium
 whose own log says what it asked for and what it complained of.
 """
 
+import base64
 import functools
 import http.server
+import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -18,8 +21,10 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -47,6 +52,16 @@ QUIET = [
     "--no-first-run",
     "--window-size=1280,1000",
 ]
+
+
+@each_chapter
+def test_no_figure_is_cut_off_at_its_edge(pages, document):
+    page = (pages / f"{document}.html").read_text()
+    frames = set(re.findall(r"data:image/webp;base64,([\w+/=]+)", page))
+    assert frames
+    for frame in frames:
+        ink = np.asarray(Image.open(io.BytesIO(base64.b64decode(frame))).convert("RGBA"))[..., 3]
+        assert not any(edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):

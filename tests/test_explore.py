@@ -104,7 +104,7 @@ def test_inks_stand_out_from_light_and_dark_and_text_from_both_grounds():
 
 def test_drawing_leaves_matplotlibs_own_style_alone():
     plt.rcdefaults()
-    explore(lambda n: plt.figure(figsize=(1, 1)), alt="{n}", n=(1, 2))
+    explore(lambda n: plt.subplots(figsize=(1, 1))[0], alt="{n}", n=(1, 2))
     assert plt.rcParams["text.color"] == "black"
 
 
@@ -138,3 +138,22 @@ def test_a_figure_without_alt_text_is_refused(alt):
 def test_a_draw_that_returns_no_figure_is_told_so():
     with pytest.raises(ValueError, match="figure = None: must be a matplotlib Figure"):
         explore(lambda steps: None, alt="Nothing.", steps=(1, 2))
+
+
+def test_axes_stand_still_with_room_for_the_labels_at_either_end():
+    def draw(top, title):
+        fig, ax = figure()
+        ax.set(ylim=(0, top), ylabel="energy", title=title)
+        return fig
+
+    shown = explore(draw, alt="Up to {top}.", top=(1, 10, 10**4), title=("a", "b", "c\nd"))
+    axes = [frame.figure.axes[0] for frame in shown.frames.values()]
+    assert len({tuple(a.get_position().extents.round(6)) for a in axes}) == 1
+    for a in axes:
+        box = a.get_tightbbox().transformed(a.figure.transFigure.inverted())
+        assert 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
+
+
+def test_frames_with_unlike_axes_are_laid_out_each_for_itself():
+    shown = explore(lambda n: figure(1, n)[0], alt="{n} axes.", n=(1, 2, 1))
+    assert len(shown.frames[2,].figure.axes) == 2

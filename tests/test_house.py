@@ -175,14 +175,16 @@ def test_the_citation_is_of_this_version():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_wheel_carries_the_claims_and_the_inks(tmp_path):
+def test_the_wheel_carries_the_claims_the_inks_and_the_results(tmp_path):
     built = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"pcbook/claims.yml", "pcbook/inks.mplstyle", "pcbook/exercises/__init__.py"} <= set(
-        names
-    )
+    assert {
+        "pcbook/claims.yml",
+        "pcbook/inks.mplstyle",
+        "pcbook/results/hundred_layers.json",
+    } <= set(names)
     assert not [name for name in names if not name.startswith(("pcbook/", "pcbook-"))]
 
 

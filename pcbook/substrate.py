@@ -133,7 +133,7 @@ def generations(
 
 # --- synapses that come and go
 
-Mask = list[Bool[Array, "n_out n_in"]]
+Mask = list[Bool[Array, "_ _"]]
 
 
 def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
@@ -203,7 +203,7 @@ def select_structure(
     shares: Float[Array, " rounds"],
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
-) -> tuple[Params, list[Bool[Array, "moments n_out n_in"]]]:
+) -> tuple[Params, list[Bool[Array, "moments _ _"]]]:
     """Learn with the synapses there are for a round of batches; then exchange some; and so on.
 
     `score(key, slope)` says how good each absent synapse would be, from the slope of the
@@ -258,7 +258,7 @@ class Planted(NamedTuple):
 def plant(key: Key[Array, ""], shape: tuple[int, ...], units: int = 24, fan_in: int = 3) -> Planted:
     """A network of three layers of `units`, in which `fan_in` inputs reach each hidden unit.
 
-    The upper weights are full, orthogonal, and no secret: they give the hidden units names,
+    The upper weights are full, drawn by lot, and no secret: they give the hidden units names,
     so that an edge of the lower layer can be said to be found. Weights of planted synapses
     are +1 or -1. `shape` is that of the batches to draw, x ~ N(0, I).
     """
@@ -266,7 +266,7 @@ def plant(key: Key[Array, ""], shape: tuple[int, ...], units: int = 24, fan_in: 
     order = jnp.argsort(random.uniform(edge_key, (units, units)), axis=1)
     there = order < fan_in
     W = there * random.rademacher(sign_key, there.shape, jnp.float32)
-    top = random.orthogonal(top_key, units)
+    top = random.normal(top_key, (units, units)) / units**0.5
     params = [network.Layer(W, jnp.zeros(units)), network.Layer(top, jnp.zeros(units))]
     x = random.normal(x_key, (*shape, units))
     y = network.forward(params, x.reshape(-1, units)).reshape(x.shape)
@@ -383,6 +383,7 @@ class Habits(NamedTuple):
     threshold: float = 13.0  # mV above rest
     fatigue: Number = 0.3  # mV a spike
     total: float = 20.0  # mV, of all weights onto a neuron together
+    largest: float = 1.0  # mV, of one weight
     timing: Timing = Timing(0.03, 0.0003, 20.0)
 
 
@@ -406,7 +407,7 @@ def look(
         excess = V - habits.threshold - tired
         post = (jnp.arange(len(V)) == excess.argmax()) * jnp.where(excess.max() >= 0, 1.0, 0.0)
         traces, change = stdp_step(traces, pre, post, habits.timing)
-        W = jnp.clip(W + change, 0, 1)
+        W = jnp.clip(W + change, 0, habits.largest)
         return (W, tired + habits.fatigue * post, V * (1 - post.sum()), traces), post
 
     W, tired = cortex
@@ -474,7 +475,6 @@ def send(
     return told + threshold * spike, spike
 
 
-@partial(jax.jit, static_argnames=("steps", "activation", "loss"))
 def settle_by_spikes(
     params: Params,
     x: Float[Array, "batch n_0"],
@@ -495,9 +495,14 @@ def settle_by_spikes(
     threshold <= 0.
     """
     check_inference(steps, rate, 1.0)
-    phi = ACTIVATIONS[activation]
     if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
         raise ValueError(f"threshold = {threshold}: must be a positive number")
+    return _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss)
+
+
+@partial(jax.jit, static_argnums=(6, 7, 8))
+def _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss):
+    phi = ACTIVATIONS[activation]
 
     def misses(xs, sent):
         *mus, mu = [predict(layer, r) for layer, r in zip(params, sent)]

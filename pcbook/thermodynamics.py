@@ -32,7 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
+from scipy.special import logsumexp
 
 from pcbook import backprop
 from pcbook.rules import Rule
@@ -40,7 +41,8 @@ from pcbook.rules import Rule
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
 
-# Millions of small steps want a fast program, even where others should compile fast.
+# Millions of small steps want a fast program, even where others should compile fast. JAX lets
+# such a one be called under vmap, but not within another jit.
 optimised = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
 
 
@@ -185,9 +187,10 @@ def mean_work(
     return float(work)
 
 
-def free_energy(work: Float[Array, "... samples"]) -> Float[Array, "..."]:
+def free_energy(work: Float[ArrayLike, "... samples"]) -> Float[np.ndarray, "..."]:
     """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
-    return math.log(work.shape[-1]) - jax.nn.logsumexp(-work, axis=-1)
+    work = np.asarray(work, float)
+    return np.log(work.shape[-1]) - logsumexp(-work, axis=-1)
 
 
 # ---------------------------------------------------------------------------- joules

@@ -232,9 +232,10 @@ def gradient(
     """
     a = preactivations(W, x)
     own = COSTS[loss].slope(a) / a[0].size
+    back = lax.optimization_barrier(W.T)  # transposed once, and not in every product
     delta = [own[-1]]
     for a_t, own_t in zip(a[-2:0:-1], own[-2:0:-1]):
-        delta.insert(0, own_t + (delta[0] @ W.T) * (a_t > 0))
+        delta.insert(0, own_t + (delta[0] @ back) * (a_t > 0))
     h = jax.nn.relu(a[:-1])
     dW = jnp.tensordot(h, jnp.stack(delta), ((0, 1), (0, 1))) if len(a) > 1 else jnp.zeros_like(W)
     if weight := WEIGHT_COST[loss]:

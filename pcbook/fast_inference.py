@@ -34,7 +34,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
-from pcbook import backprop, network
+from pcbook import network
 from pcbook import predictive_coding as pc
 from pcbook.network import ACTIVATIONS, LOSSES, Activities, Layer, Params, Table, predict
 from pcbook.rules import Rule, stateless
@@ -427,19 +427,13 @@ def conjugate_gradients(
 
 
 def _closed_form(problem, xs, es, vs, memory, rate):
-    """The equilibrium of a linear network: e_L = S^-1 (y - mu_L), e_l = e_L P_l, once up.
-
-    S = I / pi + sum_l P_l P_l^T with P_l = W_L .. W_{l+1}, as in `equilibrated_energy`.
-    """
-    unit = jnp.eye(es[-1].shape[1], dtype=xs[0].dtype)
-    anywhere = [jnp.zeros((len(unit), 1), unit.dtype)] * (len(xs) + 1)
-    Ps = backprop.deltas(problem.params, anywhere, unit, "identity")[:-1]
-    S = unit / problem.precision + sum(P @ P.T for P in Ps)
+    """The equilibrium of a linear network: e_L = S^-1 (y - mu_L), e_l = e_L P_l, once up."""
+    S, chains = pc.lent_variance(problem.params, problem.precision)
     bends = [Bend(jnp.ones_like(x), jnp.ones_like(x)) for x in xs[1:]]
     _, at_prediction = problem.up(xs, [jnp.zeros_like(x) for x in xs[1:]], bends)
     top = jnp.linalg.solve(S, at_prediction[-1].T / problem.precision).T
-    new, es = problem.up(xs, [top @ P for P in Ps], bends)
-    return new, es, memory, 1.0 + len(unit) / len(top) / 2
+    new, es = problem.up(xs, [top @ P for P in chains], bends)
+    return new, es, memory, 1.0 + len(S) / len(top) / 2
 
 
 def _nothing(xs, rate) -> tuple:

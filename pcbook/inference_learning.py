@@ -40,6 +40,7 @@ from pcbook.predictive_coding import (
     check_inference,
     errors,
     infer,
+    lent_variance,
     velocities,
     weight_gradients,
 )
@@ -200,14 +201,9 @@ def equilibrium(
     """Where the activities x_0..x_{L-1} of a linear network come to rest, in closed form.
 
     Errors are e_L = S^-1 (y - mu_L), mu_L of the forward pass, and e_l = e_{l+1} W_{l+1}
-    below, S being that of `predictive_coding.equilibrated_energy`.
+    below, S being that of `predictive_coding.lent_variance`.
     """
-    weights = jnp.eye(y.shape[1])
-    S, chains = weights / precision, []
-    for layer in params[:0:-1]:
-        weights = weights @ layer.W
-        S = S + weights @ weights.T
-        chains.insert(0, weights)
+    S, chains = lent_variance(params, precision)
     e = jnp.linalg.solve(S, (y - forward(params, x, "identity")).T).T
     xs = [x]
     for layer, P in zip(params, chains):

@@ -239,13 +239,26 @@ def equilibrated_energy(
     """The energy at the equilibrium of a linear network, in closed form.
 
     F* = e^T S^-1 e / 2 with the output's error e = y - mu_L of the forward pass and
-    S = I / pi + sum_l P_l P_l^T, P_l = W_L .. W_{l+1}: the loss, divided by the variance
-    that the hidden layers lend to the output (Innocenti et al. 2024, theorem 1).
+    S of `lent_variance`: the loss, divided by the variance that the hidden layers lend to
+    the output (Innocenti et al. 2024, theorem 1).
     """
     e = y - forward(params, x, "identity")
-    P = jnp.eye(y.shape[1])
-    S = P / precision
+    S, _ = lent_variance(params, precision)
+    return (e * jnp.linalg.solve(S, e.T).T).sum(-1) / 2
+
+
+def lent_variance(
+    params: Params, precision: Number = 1.0
+) -> tuple[Float[Array, "n_L n_L"], list[Float[Array, "n_L _"]]]:
+    """The output's own variance and what the hidden layers of a linear network lend it, and how.
+
+    S = I / pi + sum_l P_l P_l^T and, for each hidden layer l, the chain of weights from it
+    to the output, P_l = W_L .. W_{l+1} (Innocenti et al. 2024, theorem 1).
+    """
+    P = jnp.eye(len(params[-1].W), dtype=params[-1].W.dtype)
+    S, chains = P / precision, []
     for layer in params[:0:-1]:
         P = P @ layer.W
         S = S + P @ P.T
-    return (e * jnp.linalg.solve(S, e.T).T).sum(-1) / 2
+        chains.insert(0, P)
+    return S, chains

@@ -142,9 +142,14 @@ DEFECTS = [
         "output_loss(predict(params[-1], firing(xs, activation)[-1]), y)",
     ),
     in_predictive_coding("sum of the batch's losses", "y).mean()", "y).sum()"),
-    in_predictive_coding("precision left out of the closed form", "S = P / precision", "S = P"),
+    in_predictive_coding(
+        "precision left out of the closed form", "S, chains = P / precision", "S, chains = P"
+    ),
     in_predictive_coding(
         "only the last layer's variance", "        S = S + P @ P.T", "    S = S + P @ P.T"
+    ),
+    in_predictive_coding(
+        "own variance forgotten", "S, chains = P / precision", "S, chains = 0 * P"
     ),
     in_predictive_coding("prior forgotten in reverse", "below - (xs[0] - prior)", "below"),
     in_predictive_coding("slope of size squared", "light_error * 2 * size", "light_error * size"),
@@ -174,9 +179,6 @@ DEFECTS = [
         "incremental inference from the start", "start=xs, **model)", "start=start, **model)"
     ),
     in_inference_learning("target's length", "jnp.linalg.norm(way, axis=-1)", "1"),
-    in_inference_learning(
-        "own variance forgotten", "S, chains = weights / precision", "S, chains = 0 * weights"
-    ),
     in_inference_learning("bias left in the target", "(ts[0] - layer.b)", "ts[0]"),
     in_inference_learning(
         "nudge taken for a precision", "beta / (1 + beta), activities", "beta, activities"

@@ -15,6 +15,7 @@ from book import CACHE, chapters, enter_root, run_chapters
 from jupyter_cache import get_cache
 from nbval.plugin import get_sanitize_patterns
 
+FOLD = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
@@ -29,13 +30,15 @@ def main() -> None:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without pictures, widgets and what a run leaves in the metadata."""
+    """The notebook without pictures, widgets and what a run leaves in its metadata."""
     with open("tests/nbval.cfg") as file:
         patterns = get_sanitize_patterns(file.read())
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         for trace in ("execution", "lines_to_next_cell"):
             cell.metadata.pop(trace, None)
+        if "solution" in cell.metadata.get("tags", ()):
+            cell.metadata["mystnb"] = FOLD
         for output in cell.get("outputs", ()):
             if "data" not in output:
                 continue

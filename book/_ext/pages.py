@@ -65,9 +65,15 @@ def copy(source: Path, patterns: list[str], target: Path) -> None:
 
 
 def drop_thebe(app, pagename, templatename, context: dict, doctree) -> None:
-    """Leave out the script that would run cells on somebody else's server."""
+    """Leave out the script that would run cells on somebody else's server.
+
+    What has a type is no script but data: the widgets', whose pictures in
+    base64 may spell any word.
+    """
 
     def is_thebe(script) -> bool:
+        if "type" in script.attributes:
+            return False
         body = script.attributes.get("body") or ""
         return "thebe" in f"{script.filename} {body}".lower()
 

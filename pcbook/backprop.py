@@ -91,7 +91,9 @@ def bill(program) -> dict[str, float]:
     return {name: analysis.get(key, 0.0) for name, key in names.items()}
 
 
-def rule_with_feedback(agreement: float, activation: str = "tanh") -> Rule:
+def rule_with_feedback(
+    agreement: float, activation: str = "tanh", loss: str = "squared error"
+) -> Rule:
     """Backprop whose blame comes down through weights of its own, not through the transpose.
 
     The state is those weights, B_l = a W_l + sqrt(1 - a^2) noise of the scale of W_l, drawn
@@ -109,12 +111,12 @@ def rule_with_feedback(agreement: float, activation: str = "tanh") -> Rule:
         return [mix(layer, k) for layer, k in zip(params, random.split(key, len(params)))]
 
     name = f"feedback that agrees by {agreement:g}"
-    return Rule(name, init, _gradient_with_feedback(activation), predictor(activation))
+    return Rule(name, init, _gradient_with_feedback(activation, loss), predictor(activation))
 
 
 @cache
-def _gradient_with_feedback(activation):
-    loss = LOSSES["squared error"]
+def _gradient_with_feedback(activation, loss):
+    loss = LOSSES[loss]
 
     def gradient(params, feedback, x, y, key):
         xs = activities(params, x, activation)

@@ -210,6 +210,29 @@ MISTAKES = {
         "lessons alone": lambda copy, remote, teach, local: teach / (remote - local),
         "uses there alone": lambda copy, remote, teach, local: (teach - copy) / remote,
     },
+    "substrate/transplant": {
+        "as it is": lambda W, home, away: W,
+        "gains the other way round": lambda W, home, away: W * away / home,
+    },
+    "substrate/growth": {
+        "present ones too": lambda e, r, there: abs(e.T @ r) / len(e),
+        "sum over the batch": lambda e, r, there: ~there * abs(e.T @ r),
+        "sign kept": lambda e, r, there: ~there * (e.T @ r) / len(e),
+    },
+    "substrate/removal": {
+        "slope alone": lambda w, e, r: w * (e * r).mean(),
+        "size of the weight": lambda w, e, r: abs(w),
+        "curvature alone": lambda w, e, r: (w * r) @ (w * r) / len(r) / 2,
+    },
+    "substrate/current": {
+        "refractory time forgotten": lambda rate: 1.5 / (1 - np.exp(-50 / rate)),
+        "seconds": lambda rate: 1.5 / (1 + np.exp(-(1 / rate - 2) / 20)),
+    },
+    "substrate/bill": {
+        "no batch": (644.6 / 640.9, 4.6 / 0.9),
+        "always far": (14.6 / 640.9, 14.6 / 640.9),
+        "multiplication forgotten": (10.9 / 640.9, 1.0),
+    },
 }
 
 

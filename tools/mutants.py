@@ -49,6 +49,10 @@ def in_queries_and_forgetting(name, right, wrong):
     return Defect(name, "queries_and_forgetting", right, wrong)
 
 
+def in_substrate(name, right, wrong):
+    return Defect(name, "substrate", right, wrong)
+
+
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
 EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
@@ -217,6 +221,56 @@ DEFECTS = [
     in_thermodynamics("first turn counted twice", "[turns - 1, *within]", "[turns, *within]"),
     in_thermodynamics("every operation a product", "+ prices.multiply[number]) / 2", "+ 0) / 2"),
     in_thermodynamics("tanh is free", "OPERATIONS_OF_A_TRANSCENDENTAL *", "0 *"),
+    in_substrate("gains that sum", "jnp.exp(spread * random", "1 + (spread * random"),
+    in_substrate(
+        "update without the chip", "rule.gradient(on(chip, params)", "rule.gradient((params)"
+    ),
+    in_substrate(
+        "later generations see labels",
+        "return (jax.nn.softmax(here.predict(params, x))",
+        "return (targets",
+    ),
+    in_substrate(
+        "the strongest dropped",
+        "(_ranks(jnp.where(there, jnp.abs(W)",
+        "(_ranks(jnp.where(there, -jnp.abs(W)",
+    ),
+    in_substrate(
+        "the lowest score grown",
+        "jnp.where(there, jnp.inf, -score)",
+        "jnp.where(there, jnp.inf, score)",
+    ),
+    in_substrate("weights of dropped synapses kept", "return W * kept,", "return W,"),
+    in_substrate(
+        "absent synapses learn",
+        "return loss, within(update, mask), state",
+        "return loss, update, state",
+    ),
+    in_substrate(
+        "refractory time forgotten",
+        "interval = neuron.refractory - neuron.tau",
+        "interval = -neuron.tau",
+    ),
+    in_substrate(
+        "no rest after a spike",
+        "jnp.where(fired, neuron.refractory, rest - dt)",
+        "jnp.zeros_like(rest)",
+    ),
+    in_substrate("late spikes teach too", "- timing.down * after", "+ timing.down * after"),
+    in_substrate(
+        "a spike pairs with itself",
+        "timing.up * post[:, None] * before",
+        "timing.up * post[:, None] * (before + pre)",
+    ),
+    in_substrate("nobody tires", "tired + habits.fatigue * post", "tired"),
+    in_substrate("listeners never forget", "told = (1 - leak) * told", "told = told"),
+    in_substrate(
+        "spikes of any size",
+        "jnp.clip(jnp.round((value - told) / threshold), -1, 1)",
+        "jnp.round((value - told) / threshold)",
+    ),
+    in_substrate("errors sent to the input", "settled.error_spikes[1:])", "settled.error_spikes)"),
+    in_substrate("a clock after all", "random.bernoulli(k, chance, v.shape) * v", "chance * v"),
 ]
 
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax, random
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from pcbook.network import Layer, Params, forward
 from pcbook.predictive_coding import Number, rule
@@ -209,7 +209,7 @@ def live(
     noise: Number = 0.1,
     budget: Number = 60.0,
     gain: Number = 0.05,
-    hurt: Number = -1,
+    hurt: int = -1,
     cut: Float[Array, " clocks"] | None = None,
 ) -> tuple[Body, Mind, dict[str, Float[Array, "steps ..."]]]:
     """One life: how it ends, and its diary.
@@ -256,15 +256,15 @@ def live(
         Body(zero, jnp.float32(budget), jnp.float32(1), jnp.zeros(LAG)),
         Mind(zero, jnp.zeros((CLOCKS, 2)), jnp.full(CLOCKS, 0.5)),
     )
-    moments = (jnp.arange(steps), heat, food, random.normal(key, (steps,)))
+    moments = (jnp.arange(float(steps)), heat, food, random.normal(key, (steps,)))
     (body, mind), diary = lax.scan(step, born, moments)
     return body, mind, diary
 
 
-def swing(height: Number, period: Number, gain: Number) -> Number:
+def swing(height: float, period: float, gain: float) -> float:
     """Amplitude (degrees) of a body that acts by reflex alone, under a heat of one period.
 
-    T' = (1 - 1/tau) T + d - gain T delayed by LAG + 1 steps, in the steady state
+    In the steady state of T(t + 1) = (1 - 1/tau) T(t) + d(t) - gain T(t - LAG),
     |d| / |e^iw - 1 + 1/tau + gain e^(-i w LAG)|, w = 2 pi / period.
     """
     w = 2 * np.pi / period
@@ -311,7 +311,7 @@ def forage(
     The creature expects plenty, so its surprise is F = (RICHEST - s)^2 / 2 with s the food as it
     tastes it, through `noise`. While F falls it runs on; when F has risen it tumbles.
     """
-    place_key, turn_key, key = random.split(key, 3)
+    place_key, head_key, turn_key, grain_key, coin_key = random.split(key, 5)
 
     def step(carry, now):
         place, heading, before = carry
@@ -324,18 +324,17 @@ def forage(
         return (place, heading, F), (place, plenty(place))
 
     start = random.uniform(place_key, (2,), minval=-0.5, maxval=0.5)
-    grain_key, coin_key = random.split(key)
     moments = (
         random.normal(grain_key, (steps,)),
         random.uniform(coin_key, (steps,)),
         random.uniform(turn_key, (steps,), maxval=2 * jnp.pi),
     )
-    carry = (start, random.uniform(turn_key, maxval=2 * jnp.pi), jnp.float32(jnp.inf))
+    carry = (start, random.uniform(head_key, maxval=2 * jnp.pi), jnp.float32(jnp.inf))
     return lax.scan(step, carry, moments)[1]
 
 
 def lifetimes(
-    food: Float[np.ndarray, "creatures steps"], budget: float, cost: float = 1.0
+    food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: float = 1.0
 ) -> Float[np.ndarray, " creatures"]:
     """The step at which each creature's energy is gone, or infinity if it lasts.
 
@@ -423,10 +422,10 @@ def mutated(rng: np.random.Generator, genome: Genome, ancestry: Ancestry, grow: 
             child[number] = gene._replace(weight=jitter)
     if grow and rng.random() < 0.05:
         nodes = sorted({g.source for g in child.values()} | {g.target for g in child.values()})
-        source, target = rng.choice(nodes), rng.choice([n for n in nodes if n >= OUT])
-        number = ancestry.connection(int(source), int(target))
+        source, target = int(rng.choice(nodes)), int(rng.choice([n for n in nodes if n >= OUT]))
+        number = ancestry.connection(source, target)
         if source != OUT and number not in child and not leads(child, target, source):
-            child[number] = Gene(int(source), int(target), rng.normal())
+            child[number] = Gene(source, target, rng.normal())
     if grow and rng.random() < 0.03:
         split = int(rng.choice([n for n, gene in child.items() if gene.on]))
         gene, node = child[split], ancestry.node(split)
@@ -542,7 +541,7 @@ UNITS, CANDIDATES, STRETCH = 5, 16, 200
 def sprout(
     key: Key[Array, ""],
     params: Params,
-    unit: Number,
+    unit: int | Int[Array, ""],
     x: Float[Array, "batch 2"],
     y: Float[Array, "batch 1"],
     by_gradient: Number,

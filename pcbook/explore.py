@@ -97,7 +97,6 @@ class Picture:
         self.alt = alt
         self.width = round(_figure(figure).get_figwidth() * 96)
         self.webp = _base64(_drawn(figure).quantize(256), "webp", lossless=True, method=1)
-        plt.close(figure)
 
     @property
     def html(self) -> str:
@@ -203,8 +202,10 @@ def _label(value) -> str:
 
 
 def _figure(drawn) -> Figure:
+    """What was drawn, taken from pyplot, which keeps all figures open."""
     if not isinstance(drawn, Figure):
         raise ValueError(f"figure = {drawn!r}: must be a matplotlib Figure")
+    plt.close(drawn)
     return drawn
 
 

@@ -183,3 +183,10 @@ def test_the_picture_for_where_no_widget_is_has_the_same_inks():
         png = Image.open(io.BytesIO(base64.b64decode(first._repr_mimebundle_()["image/png"])))
     vermilion = np.array([*(round(255 * c) for c in to_rgb("#D55E00")), 255])
     assert (abs(np.asarray(png.convert("RGBA")).astype(int) - vermilion) <= 8).all(-1).any()
+
+
+def test_no_figure_stays_open_however_many_sliders_there_are(recwarn):
+    plt.close("all")
+    choices = {name: (0, 1) for name in "abcde"}
+    explore(lambda **chosen: draw(1 + sum(chosen.values())), alt="{a}{b}{c}{d}{e}", **choices)
+    assert not plt.get_fignums() and not recwarn

@@ -187,6 +187,6 @@ def test_the_picture_for_where_no_widget_is_has_the_same_inks():
 
 def test_no_figure_stays_open_however_many_sliders_there_are(recwarn):
     plt.close("all")
-    choices = {name: (0, 1) for name in "abcde"}
+    choices = dict.fromkeys("abcde", (0, 1))
     explore(lambda **chosen: draw(1 + sum(chosen.values())), alt="{a}{b}{c}{d}{e}", **choices)
     assert not plt.get_fignums() and not recwarn

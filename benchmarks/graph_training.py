@@ -11,7 +11,6 @@ Convolutional: 8x8 digits. Recurrent: the same, a row a step, named after the la
 transformer: the next letter of a text, in windows of 12; the last fifth of the text is the test.
 """
 
-import argparse
 import time
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax, random
-from stored import load, save
+from stored import load, run, save
 
 from pcbook import data, graph, models
 
@@ -140,8 +139,4 @@ def main(only):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only")
-    main(parser.parse_args().only)
+    run(main, __doc__)

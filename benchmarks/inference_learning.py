@@ -13,7 +13,6 @@ three are sigmoid networks without biases. Incremental: tanh, batches of 32, and
 the weights whatever the rule.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from stored import load, save
+from stored import load, run, save
 
 from pcbook import backprop, data, inference_learning, network, rules
 from pcbook import predictive_coding as pc
@@ -162,8 +161,4 @@ def main(only):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only")
-    main(parser.parse_args().only)
+    run(main, __doc__)

@@ -11,7 +11,6 @@ fig. 4). Gates: five tasks of two digits, one after the other, on the same two o
 Q-learning from 5,000 moves.
 """
 
-import argparse
 import time
 from functools import partial
 
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from stored import load, save
+from stored import load, run, save
 
 from pcbook import backprop, data, network, rules
 from pcbook import predictive_coding as pc
@@ -204,8 +203,4 @@ def main(only):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only")
-    main(parser.parse_args().only)
+    run(main, __doc__)

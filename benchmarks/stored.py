@@ -1,5 +1,6 @@
 """Results of runs that take longer than a chapter may, in results/NAME.json."""
 
+import argparse
 import datetime
 import json
 import platform
@@ -30,3 +31,11 @@ def save(name, results):
     for inner in (r"[^\[\]]*", r"(?:\s*\[[^\[\]]*\],?)*\s*"):
         text = re.sub(rf"\[{inner}\]", lambda list: " ".join(list[0].split()), text)
     (data.RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def run(main, description):
+    """Call `main(only)` from the command line: what `--only` names, or None for everything."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser.add_argument("--only")
+    main(parser.parse_args().only)

@@ -11,7 +11,6 @@ rules at a few densities, with synapses that stay, or are regrown by chance or b
 Spikes: predictive coding by spikes of several sizes. Timing: neurons that learn by STDP alone.
 """
 
-import argparse
 import time
 from functools import partial
 
@@ -21,7 +20,7 @@ import numpy as np
 import optax
 from jax import random
 from sklearn.cluster import KMeans
-from stored import load, save
+from stored import load, run, save
 
 from pcbook import backprop, data, network, rules, substrate
 from pcbook import predictive_coding as pc
@@ -255,8 +254,4 @@ def main(only):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only")
-    main(parser.parse_args().only)
+    run(main, __doc__)

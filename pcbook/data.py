@@ -19,10 +19,8 @@ import pooch
 from jaxtyping import Float, Int
 
 CACHE = Path(pooch.os_cache("pcbook"))
-# In the installed package, or in a checkout beside it.
-RESULTS = next(
-    folder / "results" for folder in Path(__file__).parents[:2] if (folder / "results").is_dir()
-)
+INSTALLED = Path(__file__).with_name("results")  # in a checkout they lie beside the package
+RESULTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "results"
 
 MNIST = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",

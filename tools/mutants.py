@@ -33,40 +33,24 @@ class Defect(NamedTuple):
     wrong: str
 
 
-def in_backprop(name, right, wrong):
-    return Defect(name, "backprop", right, wrong)
+def within(module):
+    """A maker of defects of that module, from a name, what is right and what is wrong."""
+    return lambda name, right, wrong: Defect(name, module, right, wrong)
 
 
-def in_predictive_coding(name, right, wrong):
-    return Defect(name, "predictive_coding", right, wrong)
-
-
-def in_inference_learning(name, right, wrong):
-    return Defect(name, "inference_learning", right, wrong)
-
-
-def in_queries_and_forgetting(name, right, wrong):
-    return Defect(name, "queries_and_forgetting", right, wrong)
-
-
-def in_substrate(name, right, wrong):
-    return Defect(name, "substrate", right, wrong)
-
-
-def in_mortal_computer(name, right, wrong):
-    return Defect(name, "mortal_computer", right, wrong)
-
+in_backprop = within("backprop")
+in_predictive_coding = within("predictive_coding")
+in_inference_learning = within("inference_learning")
+in_queries_and_forgetting = within("queries_and_forgetting")
+in_thermodynamics = within("thermodynamics")
+in_mortal_computer = within("mortal_computer")
+in_substrate = within("substrate")
 
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
 EULER = "xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]"
 SCAN = "end, path = lax.scan(step, start, length=steps)"
 HIDDEN_ENERGY = "((x - m) ** 2).sum(-1) / 2 for"
-
-
-def in_thermodynamics(name, right, wrong):
-    return Defect(name, "thermodynamics", right, wrong)
-
 
 DEFECTS = [
     in_backprop("sign of the blame", BLAME, f"-{BLAME}"),

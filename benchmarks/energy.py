@@ -40,23 +40,22 @@ AGREE = 0.005
 PATIENCE = 5  # seconds in which prediction must emerge on the digits
 
 
-def matrix_products(batches, units):
+def matrix_products(batches):
     """The products of an epoch and nothing else: 9 forward, 8 of blame, 9 for the weights a batch.
 
-    Each is an operand of another, so that the compiler can drop none.
+    In the order in which they are fastest: samples in columns, the last nine as one. Each is
+    an operand of another, so that the compiler can drop none.
     """
 
     def batch(W, x):
-        h, hs = x, []
+        h, hs, forth = x.T, [], lax.optimization_barrier(W.T)
         for _ in range(9):
             hs.append(h)
-            h = h @ W
+            h = forth @ h
         blame = [h]
         for _ in range(8):
-            blame.insert(0, blame[0] @ W.T)
-        for h, d in zip(hs, blame):
-            W = W + 1e-9 * (h.T @ d)
-        return W, None
+            blame.insert(0, W @ blame[0])
+        return W + 1e-9 * (jnp.hstack(hs) @ jnp.hstack(blame).T), None
 
     return jax.jit(lambda W, x: lax.scan(batch, W, x, length=batches)[0])
 
@@ -143,7 +142,7 @@ def main(rounds: int = ROUNDS) -> bool:
     ours = Ours(x, y, RATE)
     programs = {"ours": ours.epoch}
     batches = ours.trainer.deck.n // BATCH
-    products = matrix_products(batches, x.shape[1])
+    products = matrix_products(batches)
     W = jnp.asarray(ours.first) / 10
     stack = jnp.asarray(x[: batches * BATCH].reshape(batches, BATCH, -1))
     programs["its 26 matrix products"] = lambda: block_until_ready(products(W, stack))

@@ -356,6 +356,7 @@ def lifetimes(
 
 XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0], float)
 IN, BIAS, OUT = (0, 1), 2, 3  # nodes; hidden ones are numbered from 4
+JITTER = 2.5  # at most, of a weight at a mutation
 
 
 class Gene(NamedTuple):
@@ -414,26 +415,37 @@ def leads(genome: Genome, start: int, goal: int) -> bool:
     )
 
 
+def absent(genome: Genome) -> list[tuple[int, int]]:
+    """The connections that the network could still grow: none that would close a loop."""
+    there = {(gene.source, gene.target) for gene in genome.values()}
+    nodes = sorted({node for ends in there for node in ends})
+    return [
+        (source, target)
+        for source in nodes
+        for target in nodes
+        if source != OUT
+        and target >= OUT
+        and (source, target) not in there
+        and not leads(genome, target, source)
+    ]
+
+
 def mutated(rng: np.random.Generator, genome: Genome, ancestry: Ancestry, grow: bool) -> Genome:
-    """A child of one parent: weights jittered, and now and then a connection or a node more."""
+    """A child of one parent: weights jittered, and now and then a node or a connection more."""
     child = dict(genome)
     if rng.random() < 0.8:
         for number, gene in child.items():
-            fresh = rng.random() < 0.1
-            jitter = rng.normal() if fresh else gene.weight + 0.5 * rng.normal()
-            child[number] = gene._replace(weight=jitter)
-    if grow and rng.random() < 0.05:
-        nodes = sorted({g.source for g in child.values()} | {g.target for g in child.values()})
-        source, target = int(rng.choice(nodes)), int(rng.choice([n for n in nodes if n >= OUT]))
-        number = ancestry.connection(source, target)
-        if source != OUT and number not in child and not leads(child, target, source):
-            child[number] = Gene(source, target, rng.normal())
+            before = 0.0 if rng.random() < 0.1 else gene.weight
+            child[number] = gene._replace(weight=before + rng.uniform(-JITTER, JITTER))
     if grow and rng.random() < 0.03:
         split = int(rng.choice([n for n, gene in child.items() if gene.on]))
         gene, node = child[split], ancestry.node(split)
         child[split] = gene._replace(on=False)
         child[ancestry.connection(gene.source, node)] = Gene(gene.source, node, 1.0)
         child[ancestry.connection(node, gene.target)] = Gene(node, gene.target, gene.weight)
+    if grow and rng.random() < 0.05 and (possible := absent(child)):
+        source, target = possible[rng.integers(len(possible))]
+        child[ancestry.connection(source, target)] = Gene(source, target, rng.normal())
     return child
 
 

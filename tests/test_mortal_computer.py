@@ -331,6 +331,12 @@ def test_mutation_grows_no_loops_and_leaves_the_parent_alone():
     assert all(ancestry.connection(g.source, g.target) == n for n, g in genome.items())
 
 
+def test_what_a_network_could_still_grow_is_all_that_closes_no_loop():
+    genome = {1: Gene(0, 4, 1.0), 2: Gene(4, 5, 1.0, False), 3: Gene(5, 3, 1.0), 4: Gene(2, 3, 1.0)}
+    assert set(mc.absent(genome)) == {(0, 3), (0, 5), (2, 4), (2, 5), (4, 3)}
+    assert mc.absent(mc.Ancestry().ancestor(np.random.default_rng(0))) == []
+
+
 def test_splitting_a_connection_keeps_its_weight_on_the_way_out():
     rng, ancestry = np.random.default_rng(3), mc.Ancestry()
     parent = ancestry.ancestor(rng)

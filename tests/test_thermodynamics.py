@@ -148,9 +148,10 @@ def test_sudden_work_is_three_halves_of_the_square_of_a_normal():
 
 
 @pytest.mark.parametrize("time", [0.0, 0.3, 3.0])
-def test_mean_work_is_that_of_the_closed_form(time):
-    work = td.stiffen(KEY, time, particles=20_000)
-    assert abs(work.mean() - td.mean_work(time)) < 4 * standard_error(work)
+@pytest.mark.parametrize("steps", [4, 100])
+def test_mean_work_is_that_of_the_closed_form(time, steps):
+    work = td.stiffen(KEY, time, particles=20_000, steps=steps)
+    assert abs(work.mean() - td.mean_work(time, steps=steps)) < 4 * standard_error(work)
 
 
 def test_mean_work_is_the_integral_of_the_variances_equation():

@@ -13,7 +13,7 @@ import sys
 import nbformat
 from book import CACHE, chapters, enter_root, run_chapters
 from jupyter_cache import get_cache
-from nbval.plugin import get_sanitize_patterns
+from nbval.plugin import coalesce_streams, get_sanitize_patterns
 
 FOLD = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -39,6 +39,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(trace, None)
         if "solution" in cell.metadata.get("tags", ()):
             cell.metadata["mystnb"] = FOLD
+        if cell.cell_type == "code":
+            cell.outputs = coalesce_streams(cell.outputs)
         for output in cell.get("outputs", ()):
             if "data" not in output:
                 continue

@@ -52,7 +52,10 @@ def linear(sizes, **options):
 def orthogonal(width, depth, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        Layer(jnp.asarray(np.linalg.qr(rng.normal(size=(width, width)))[0]), jnp.zeros(width))
+        Layer(
+            jnp.asarray(np.linalg.qr(rng.normal(size=(width, width)))[0]),
+            jnp.asarray(rng.normal(size=width)),
+        )
         for _ in range(depth)
     ]
 

@@ -6,7 +6,7 @@ import pytest
 from cases import as_a_reader_runs_it, assert_close, case, exact, random_like
 from jax import random
 
-from pcbook import backprop, predictive_coding, queries_and_forgetting
+from pcbook import backprop, predictive_coding, queries_and_forgetting, rules
 from pcbook.network import Layer, forward, init
 from pcbook.predictive_coding import energy
 from pcbook.queries_and_forgetting import (
@@ -322,6 +322,27 @@ def test_what_an_action_is_worth_is_learned_from_what_follows():
     _, params, _ = pole_run(backprop.rule(activation="sigmoid"), moves=1500, discount=0.0)
     worth = forward(params, jax.vmap(upright)(random.split(random.key(5), 50)), "sigmoid")
     np.testing.assert_allclose(worth, 1, atol=0.05)
+
+
+def test_nothing_is_expected_after_a_fall():
+    """A rule that says 10 of everything and counts its targets: 1, 1 + 10 / 2, or as it said."""
+
+    def counted(params, state, x, y, key):
+        counts = jnp.stack([(y == told).sum() for told in (1.0, 6.0, 10.0)])
+        return 0.0, [Layer(params[0].W, 1.0 * counts)], state
+
+    counting = rules.Rule(
+        "counting",
+        lambda key, params: (),
+        counted,
+        lambda params, x: jnp.full((len(x), 2), 10.0),
+    )
+    run = {"optimizer": optax.identity(), "moves": 400, "discount": 0.5}
+    empty = [Layer(jnp.zeros((3, 1)), jnp.zeros(3))]
+    (counts,), lengths = practise(counting, empty, key=random.key(0), **run)
+    after_a_fall, going_on, untaken = counts.b
+    assert untaken == after_a_fall + going_on == 400 * 60
+    assert 0.5 < after_a_fall / untaken / (lengths > 0).mean() < 2  # replayed, some oftener
 
 
 def test_practice_uses_the_rule_that_it_is_given():

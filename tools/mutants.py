@@ -290,11 +290,11 @@ def main() -> None:
         for control, test in zip(controls, pool.map(noticed_by, controls)):
             if test:
                 sys.exit(f"{test} fails without any defect in {control.module}: mend that first.")
-        print(f"{'module':<20}{'defect':<42}noticed by")
+        print(f"{'module':<23}{'defect':<42}noticed by")
         survivors = 0
         for defect, test in zip(chosen, pool.map(noticed_by, chosen)):
             survivors += test is None
-            print(f"{defect.module:<20}{defect.name:<42}{test or 'NO TEST'}", flush=True)
+            print(f"{defect.module:<23}{defect.name:<42}{test or 'NO TEST'}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} defects are noticed.")
     sys.exit(survivors > 0)
 

@@ -85,7 +85,7 @@ def glue(name: str, text: str) -> None:
     """Keep a computed `text` under a `name`, for the prose to show by {glue:text}`name`."""
     mime = "application/papermill.record/"
     kept = {"scrapbook": {"name": name, "mime_prefix": mime}}
-    display({f"{mime}text/plain": text}, raw=True, metadata=kept)
+    display({f"{mime}text/plain": repr(text)}, raw=True, metadata=kept)
 
 
 class Picture:

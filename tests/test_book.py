@@ -1,5 +1,7 @@
 """The built book: its pages, its ledger, and what makes a chapter run again."""
 
+import ast
+import html
 import json
 import re
 import sys
@@ -59,6 +61,15 @@ def test_a_chapter_opens_in_binder_and_in_colab(pages, document):
     assert f"https://colab.research.google.com/github/{slug}/blob/main/{path}" in links
 
 
+@each_document
+def test_computed_words_stand_in_the_prose_as_they_were_computed(pages, document):
+    page = (pages / f"{document}.html").read_text()
+    shown = {html.unescape(text) for text in re.findall(r'class="pasted-text">([^<]*)<', page)}
+    kept = ROOT / f"_build/jupyter_execute/{document}.glue.json"
+    data = [entry["data"] for entry in json.loads(kept.read_text()).values()] if shown else []
+    assert shown <= {ast.literal_eval(d["text/plain"]) for d in data if len(d) == 1}
+
+
 # --- the ledger ---
 
 
@@ -70,6 +81,12 @@ def test_a_claim_is_checked_in_its_chapter_and_stands_in_the_ledger(pages, claim
     ledger = re.sub(r"<[^>]*>|\s+", " ", (pages / "book/ledger.html").read_text())
     for text in (result["measured"], result["verdict"]):
         assert words(text) in words(ledger)
+
+
+def test_the_ledger_follows_the_book():
+    chapters = [document.split("/")[-1] for document in DOCUMENTS]
+    places = [chapters.index(claim["chapter"]) for claim in CLAIMS]
+    assert places == sorted(places)
 
 
 def words(text: str) -> str:

@@ -30,6 +30,7 @@ from pcbook.network import (
     Layer,
     Params,
     activities,
+    check_number,
     check_width,
     forward,
     predict,
@@ -245,8 +246,7 @@ def equilibrium_propagation(
     rate <= 0.
     """
     _check(tolerance, most, rate, 1.0)
-    if not isinstance(nudge, jax.core.Tracer) and not 0 < nudge < 1:
-        raise ValueError(f"nudge = {nudge}: must be between 0 and 1")
+    check_number("between 0 and 1", lambda value: 0 < value < 1, nudge=nudge)
 
     def nudged(beta):
         model = (activation, "squared error")

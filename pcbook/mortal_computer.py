@@ -26,7 +26,7 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.network import Layer, Params, forward
+from pcbook.network import Layer, Params, check_number, forward
 from pcbook.predictive_coding import Number, rule
 
 # --- a wall
@@ -161,8 +161,8 @@ def weather(key: Key[Array, ""], steps: int, regular: Number = 1.0) -> Float[Arr
     With `regular` below 1 its place is taken, in part, by weather of the same variance that is
     forgotten in 20 steps. Raises ValueError unless regular is from 0 to 1.
     """
-    if not isinstance(regular, jax.core.Tracer) and not 0 <= regular <= 1:
-        raise ValueError(f"regular = {regular}: must be from 0 (by chance) to 1 (by the clock)")
+    by = "from 0 (by chance) to 1 (by the clock)"
+    check_number(by, lambda value: 0 <= value <= 1, regular=regular)
     height_key, phase_key, first_key, noise_key = random.split(key, 4)
     heights = random.uniform(height_key, (2,), minval=0.7, maxval=1.3) * jnp.array([0.45, 0.2])
     phases = random.uniform(phase_key, (2,), maxval=2 * jnp.pi)
@@ -223,8 +223,7 @@ def live(
     At step `hurt` the synapses where `cut` is 1 are torn out. What is dead no longer changes.
     Raises ValueError for a budget that is not positive.
     """
-    if not isinstance(budget, jax.core.Tracer) and not budget > 0:
-        raise ValueError(f"budget = {budget}: must be a positive number")
+    check_number("a positive number", lambda value: value > 0, budget=budget)
     cut = jnp.zeros(CLOCKS) if cut is None else cut
 
     def step(carry, now):
@@ -343,8 +342,7 @@ def lifetimes(
     It is born with a full `budget`, and what does not fit is lost. Raises ValueError for a
     budget that is not positive.
     """
-    if not budget > 0:
-        raise ValueError(f"budget = {budget}: must be a positive number")
+    check_number("a positive number", lambda value: value > 0, budget=budget)
     energy, died = np.full(len(food), float(budget)), np.full(len(food), np.inf)
     for t, meal in enumerate(np.asarray(food, float).T):
         energy = np.minimum(budget, energy + meal - cost)

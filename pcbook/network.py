@@ -14,7 +14,7 @@ Conventions: book/conventions.md
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -150,3 +150,15 @@ def check_width(
             f"{argument} has shape {array.shape}: must be ({batch}, {width}), "
             f"{width} being the width of the {layer} layer"
         )
+
+
+def check_number(allowed: str, holds: Callable[[Any], Any], **named: Any) -> None:
+    """Raise ValueError for a named number of which it does not hold; a traced one has no value."""
+    for name, value in named.items():
+        if not isinstance(value, jax.core.Tracer) and not holds(value):
+            raise ValueError(f"{name} = {value}: must be {allowed}")
+
+
+def check_positive(**named: Any) -> None:
+    """Raise ValueError for a named number that is not positive and finite."""
+    check_number("a positive number", lambda value: 0 < value < math.inf, **named)

@@ -31,6 +31,7 @@ from pcbook.network import (
     Layer,
     Params,
     activities,
+    check_positive,
     check_width,
     firing,
     forward,
@@ -198,9 +199,7 @@ def check_inference(steps: int, rate: Number, precision: Number) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps = {steps}: must be an integer of at least 1")
-    for name, value in (("rate", rate), ("precision", precision)):
-        if not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
-            raise ValueError(f"{name} = {value}: must be a positive number")
+    check_positive(rate=rate, precision=precision)
 
 
 def infer_input(

@@ -27,7 +27,16 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.network import Activities, Params, activities, check_width, firing, predict, predictor
+from pcbook.network import (
+    Activities,
+    Params,
+    activities,
+    check_number,
+    check_width,
+    firing,
+    predict,
+    predictor,
+)
 from pcbook.predictive_coding import (
     Number,
     check_inference,
@@ -71,8 +80,8 @@ def ask(
         raise ValueError(
             f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output"
         )
-    if not isinstance(known, jax.core.Tracer) and not ((known >= 0) & (known <= 1)).all():
-        raise ValueError(f"known = {known}: must be from 0 (free) to 1 (clamped)")
+    between = "from 0 (free) to 1 (clamped)"
+    check_number(between, lambda value: ((value >= 0) & (value <= 1)).all(), known=known)
     xs, _ = _settle(params, y, known, steps, rate, activation, precision)
     return Answer(xs, predict(params[-1], firing(xs, activation)[-1]))
 

@@ -18,6 +18,7 @@ not depend on the order in which its parts go down.
 Chapter: book/mortal/substrate.ipynb
 """
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
@@ -30,7 +31,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pcbook import network
 from pcbook.data import Dataset
-from pcbook.network import ACTIVATIONS, LOSSES, Activities, Params, firing, hebbian, predict
+from pcbook.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Params,
+    check_number,
+    check_positive,
+    firing,
+    hebbian,
+    predict,
+)
 from pcbook.predictive_coding import Number, check_inference, errors, velocities
 from pcbook.rules import Rule, accuracy, learn, stateless
 
@@ -43,8 +54,7 @@ def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
     Half of the gains are above 1; at a spread of 0.5, two thirds are between 0.6 and 1.6.
     Raises ValueError for a spread < 0.
     """
-    if not isinstance(spread, jax.core.Tracer) and not 0 <= spread < float("inf"):
-        raise ValueError(f"spread = {spread}: must be a number of at least 0")
+    check_number("a number of at least 0", lambda value: 0 <= value < math.inf, spread=spread)
     leaves, tree = jax.tree.flatten(params)
     keys = random.split(key, len(leaves))
     return tree.unflatten(
@@ -141,8 +151,7 @@ def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
 
     Raises ValueError unless 0 < density <= 1.
     """
-    if not isinstance(density, jax.core.Tracer) and not 0 < density <= 1:
-        raise ValueError(f"density = {density}: must be above 0, and at most 1")
+    check_number("above 0, and at most 1", lambda value: 0 < value <= 1, density=density)
     keys = random.split(key, len(params))
     shapes = [layer.W.shape for layer in params]
     return [
@@ -495,8 +504,7 @@ def settle_by_spikes(
     threshold <= 0.
     """
     check_inference(steps, rate, 1.0)
-    if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
-        raise ValueError(f"threshold = {threshold}: must be a positive number")
+    check_positive(threshold=threshold)
     return _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss)
 
 
@@ -599,8 +607,7 @@ def infer_without_clock(
     ValueError for ticks < 1, rate <= 0 or a chance outside (0, 1].
     """
     check_inference(ticks, rate, 1.0)
-    if not isinstance(chance, jax.core.Tracer) and not 0 < chance <= 1:
-        raise ValueError(f"chance = {chance}: must be above 0, and at most 1")
+    check_number("above 0, and at most 1", lambda value: 0 < value <= 1, chance=chance)
 
     def tick(xs, key):
         _, *vs = velocities(params, xs, errors(params, xs, y, activation), activation)

@@ -36,6 +36,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
 from pcbook import backprop
+from pcbook.network import check_number, check_positive
 from pcbook.rules import Rule
 
 Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
@@ -105,7 +106,7 @@ def erase(
     """
     _at_least(1, particles=particles)
     _at_least(2, moments=moments)
-    _positive(time=time, height=height, force=force, dt=dt)
+    check_positive(time=time, height=height, force=force, dt=dt)
     return _erase(key, time, height, force, dt, particles, moments)
 
 
@@ -168,7 +169,7 @@ def stiffen(
     """
     _at_least(1, particles=particles, steps=steps)
     _at_least(0, time=time)
-    _positive(start=start, end=end)
+    check_positive(start=start, end=end)
     return _stiffen(key, time, start, end, particles, steps)
 
 
@@ -201,7 +202,7 @@ def mean_work(
     """
     _at_least(1, steps=steps)
     _at_least(0, time=time)
-    _positive(start=start, end=end)
+    check_positive(start=start, end=end)
     ks = np.linspace(start, end, steps + 1)
     variance, work = 1 / ks[0], 0.0
     for k, k_next in pairwise(ks):
@@ -216,16 +217,8 @@ def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarr
     return np.log(work.shape[-1]) - logsumexp(-work, axis=-1)
 
 
-def _positive(**named: Number) -> None:
-    for name, value in named.items():
-        if not isinstance(value, jax.core.Tracer) and not 0 < value < math.inf:
-            raise ValueError(f"{name} = {value}: must be a positive number")
-
-
 def _at_least(least: int, **named: Number) -> None:
-    for name, value in named.items():
-        if not isinstance(value, jax.core.Tracer) and not least <= value < math.inf:
-            raise ValueError(f"{name} = {value}: must be at least {least}")
+    check_number(f"at least {least}", lambda value: least <= value < math.inf, **named)
 
 
 # ---------------------------------------------------------------------------- joules
@@ -280,7 +273,7 @@ def landauer(temperature: float | int = 300) -> float:
 
     Raises ValueError for temperature <= 0.
     """
-    _positive(temperature=temperature)
+    check_positive(temperature=temperature)
     return BOLTZMANN * temperature * math.log(2)
 
 

@@ -120,7 +120,7 @@ class Exploration(ipywidgets.VBox):
     def __init__(self, choices: dict, frames: dict[tuple, Picture]):
         self.choices = choices
         self.frames = frames
-        width = f"{max(map(len, choices))}ch"
+        width = f"{max(map(len, choices)) + 1}ch"  # an m is wider than a 0
         self.sliders = [_slider(name, values, width) for name, values in choices.items()]
         self._plain = {"layout": ipywidgets.Layout(), "style": ipywidgets.HTML().style}
         super().__init__([_words(), *self.sliders, self._stack(())])

@@ -203,6 +203,14 @@ def test_every_slider_changes_the_picture_from_the_keyboard(browser, address, do
         wait(browser, lambda f=figure, first=first: shown(f) == first, 20)
 
 
+@each_chapter
+def test_names_and_values_of_sliders_can_be_read_whole(browser, address, document):
+    opened(browser, f"{address}{document}.html")
+    words = "[...document.querySelectorAll('.pcbook-explore :is(.widget-label, .widget-readout)')]"
+    cut = "word => word.scrollWidth > word.clientWidth"
+    assert not browser.execute_script(f"return {words}.filter({cut}).map(w => w.textContent)")
+
+
 def described(handle):
     return handle.get_attribute("aria-label")
 

@@ -145,8 +145,7 @@ def memorise(x: Float[Array, "samples n"], noise: float = 0.01) -> Memory:
     covariance, then W = I - D^-1 C^-1, D the diagonal of C^-1: the regression of each unit
     on the others. Raises ValueError for noise <= 0.
     """
-    if not noise > 0:
-        raise ValueError(f"noise = {noise}: must be a positive number")
+    check_number("a positive number", lambda value: value > 0, noise=noise)
     mean = x.mean(0)
     covariance = (x - mean).T @ (x - mean) / len(x) + noise * jnp.eye(x.shape[1])
     precision = jnp.linalg.inv(covariance)

@@ -37,7 +37,6 @@ from pcbook.network import (
     Activities,
     Params,
     check_number,
-    check_positive,
     firing,
     hebbian,
     predict,
@@ -504,7 +503,7 @@ def settle_by_spikes(
     threshold <= 0.
     """
     check_inference(steps, rate, 1.0)
-    check_positive(threshold=threshold)
+    check_number("a positive number", lambda value: value > 0, threshold=threshold)
     return _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss)
 
 

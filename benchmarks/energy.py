@@ -21,7 +21,7 @@ import numpy as np
 from jax import block_until_ready, lax, random
 
 from pcbook import data
-from pcbook.energy_efficiency import (
+from pcbook.emergence.energy_efficiency import (
     RECURRENT,
     Trainer,
     advance,

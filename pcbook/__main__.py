@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.command = "python -m pcbook " + shlex.join(arguments)
     import jax
 
-    from pcbook import _runs
+    from pcbook.runs import files as _runs
 
     if getattr(options, "coordinator_address", None):
         automatic = options.coordinator_address == "auto"
@@ -137,9 +137,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
     try:
         if options.experiment_name == "energy-efficiency":
-            from pcbook import _energy_run as run
+            from pcbook.runs import energy as run
         else:
-            from pcbook import _energy_controls_run as run
+            from pcbook.runs import energy_controls as run
         run.main(options)
         if jax.distributed.is_initialized():
             jax.distributed.shutdown()  # together: none leaves while another still works

@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from pcbook.network import ACTIVATIONS, LOSSES, Layer
+from pcbook.core.network import ACTIVATIONS, LOSSES, Layer
 
 # A case is small as it stands, and shrinking one would compile for minutes.
 few = settings(max_examples=25, deadline=None, phases=[Phase.reuse, Phase.generate])

@@ -27,6 +27,8 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
 
+import pcbook
+
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"
 KEYS = CACHE / "keys.json"
@@ -86,12 +88,16 @@ def imported(code: str) -> set[str]:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {node.module} - {"pcbook"}
     modules = graph().modules
-    return modules if names & {"pcbook", "pcbook.*"} else names & modules
+    if names & {"pcbook", "pcbook.*"}:
+        return modules
+    names |= {pcbook._HOME.get(name.removeprefix("pcbook."), name) for name in names}
+    return names & modules
 
 
 def own_modules(chapter: Path) -> set[str]:
     """The module that backs the chapter, and the one that checks its exercises."""
-    return {f"pcbook.{chapter.stem}", f"pcbook.exercises.{chapter.stem}"} & graph().modules
+    own = f"{chapter.parent.name}.{chapter.stem}"
+    return {f"pcbook.{own}", f"pcbook.exercises.{own}"} & graph().modules
 
 
 def closure(modules: set[str]) -> set[str]:

@@ -38,13 +38,13 @@ def within(module):
     return lambda name, right, wrong: Defect(name, module, right, wrong)
 
 
-in_backprop = within("backprop")
-in_predictive_coding = within("predictive_coding")
-in_inference_learning = within("inference_learning")
-in_queries_and_forgetting = within("queries_and_forgetting")
-in_thermodynamics = within("thermodynamics")
-in_mortal_computer = within("mortal_computer")
-in_substrate = within("substrate")
+in_backprop = within("foundations/backprop")
+in_predictive_coding = within("foundations/predictive_coding")
+in_inference_learning = within("inference/inference_learning")
+in_queries_and_forgetting = within("inference/queries_and_forgetting")
+in_thermodynamics = within("mortal/thermodynamics")
+in_mortal_computer = within("mortal/mortal_computer")
+in_substrate = within("mortal/substrate")
 
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
@@ -333,7 +333,8 @@ def noticed_by(defect: Defect) -> str | None:
         sys.path.insert(0, copy)
         first, output = FirstFailure(), io.StringIO()
         with contextlib.redirect_stdout(output):
-            tests = f"tests/test_{defect.module}.py"
+            folder, name = defect.module.split("/")
+            tests = f"tests/{folder}/test_{name}.py"
             code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests], [first])
         os.chdir(ROOT)
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

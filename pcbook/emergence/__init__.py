@@ -1,0 +1,1 @@
+"""A recurrent network, trained to save energy, predicts."""

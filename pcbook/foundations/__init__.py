@@ -1,0 +1,1 @@
+"""Backprop, predictive coding, and predictive coding on any program."""

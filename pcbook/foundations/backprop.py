@@ -1,0 +1,185 @@
+"""Backprop: who is to blame, and by how much?
+
+The loss is a function of the last layer, yet every synapse must change. Backprop
+passes the blame down through the same weights that passed the activity up,
+
+    delta_L = dLoss/dmu_L,        delta_l = (delta_{l+1} W_{l+1}) * phi'(x_l),
+    dLoss/dW_l = delta_l r_{l-1}^T,        r_0 = x_0,  r_l = phi(x_l)
+
+(Rumelhart, Hinton & Williams 1986, eqs. 4 to 7). The update of a synapse is the
+product of what its two ends know, but delta had to travel: through a transpose, in a
+phase of its own, while every layer waits.
+
+Chapter: book/foundations/backprop.ipynb
+"""
+
+import math
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, Int
+
+from pcbook.core.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Layer,
+    Params,
+    activities,
+    check_width,
+    firing,
+    hebbian,
+    predictor,
+)
+from pcbook.core.rules import Rule, stateless
+
+
+@cache
+def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
+    """Learn by backprop: up with the activity, down with the blame, then update.
+
+    Raises ValueError for an unknown activation or loss.
+    """
+    output_loss = LOSSES[loss]
+
+    def gradient(params, state, x, y, key):
+        xs = activities(params, x, activation)
+        check_width("y", y, xs[-1].shape[1], "output", len(x))
+        ds = deltas(params, xs, output_loss.slope(xs[-1], y), activation)
+        return output_loss(xs[-1], y).mean(), weight_gradients(xs, ds, activation), state
+
+    return Rule("backprop", stateless, gradient, predictor(activation))
+
+
+def deltas(
+    params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: str = "tanh"
+) -> Activities:
+    """Backward pass: the blame dLoss/dx_l of the layers l = 1..L, given that of the output."""
+    phi = ACTIVATIONS[activation]
+    ds = [delta]
+    for layer, x in zip(params[:0:-1], xs[-2:0:-1]):
+        ds.insert(0, (ds[0] @ layer.W) * phi.slope(x))
+    return ds
+
+
+def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
+    """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
+    return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
+
+
+def cost(function, *args) -> dict[str, float]:
+    """What a call of `function` costs, by XLA's own count of the compiled program.
+
+    Loops of a known length are counted as often as they run.
+    """
+    with jax.disable_jit():
+        lowered = jax.jit(function).lower(*args)
+    return bill(lowered.compile())
+
+
+def bill(program) -> dict[str, float]:
+    """XLA's count of a compiled program, every loop counted once.
+
+    `flops` are additions and multiplications, `transcendentals` functions such as tanh, `bytes`
+    what is read and written.
+    """
+    names = {"flops": "flops", "transcendentals": "transcendentals", "bytes": "bytes accessed"}
+    analysis = program.cost_analysis()
+    return {name: analysis.get(key, 0.0) for name, key in names.items()}
+
+
+def rule_with_feedback(
+    agreement: float, activation: str = "tanh", loss: str = "squared error"
+) -> Rule:
+    """Backprop whose blame comes down through weights of its own, not through the transpose.
+
+    The state is those weights, B_l = a W_l + sqrt(1 - a^2) noise of the scale of W_l, drawn
+    once for the `agreement` a and never changed: 1 starts from the transpose, 0 from chance
+    (Lillicrap et al. 2016), -1 from the wrong sign. Raises ValueError for |a| > 1.
+    """
+    if not -1 <= agreement <= 1:
+        raise ValueError(f"agreement = {agreement}: must be -1 to 1")
+
+    def mix(layer, key):
+        noise = random.normal(key, layer.W.shape) * layer.W.std()
+        return layer._replace(W=agreement * layer.W + math.sqrt(1 - agreement**2) * noise)
+
+    def init(key, params):
+        return [mix(layer, k) for layer, k in zip(params, random.split(key, len(params)))]
+
+    name = f"feedback that agrees by {agreement:g}"
+    return Rule(name, init, _gradient_with_feedback(activation, loss), predictor(activation))
+
+
+@cache
+def _gradient_with_feedback(activation, loss):
+    loss = LOSSES[loss]
+
+    def gradient(params, feedback, x, y, key):
+        xs = activities(params, x, activation)
+        ds = deltas(feedback, xs, loss.slope(xs[-1], y), activation)
+        return loss(xs[-1], y).mean(), weight_gradients(xs, ds, activation), feedback
+
+    return gradient
+
+
+def rule_without_pause(overwritten: float, activation: str = "tanh") -> Rule:
+    """Backprop in a network that does not hold still while the blame travels.
+
+    When the blame arrives, a share `overwritten` of what each neuron fired is already that
+    of the next image: 0 is backprop, 1 pairs each blame with another image's activity. The
+    state is that share. Raises ValueError outside 0 to 1.
+    """
+    if not 0 <= overwritten <= 1:
+        raise ValueError(f"overwritten = {overwritten}: must be 0 to 1")
+    name = f"{overwritten:.0%} overwritten"
+    gradient = _gradient_without_pause(activation)
+    return Rule(name, lambda key, params: jnp.float32(overwritten), gradient, predictor(activation))
+
+
+@cache
+def _gradient_without_pause(activation):
+    loss = LOSSES["squared error"]
+
+    def gradient(params, share, x, y, key):
+        xs = activities(params, x, activation)
+        ds = deltas(params, xs, loss.slope(xs[-1], y), activation)
+        late = [(1 - share) * x + share * jnp.roll(x, 1, axis=0) for x in xs]
+        return loss(xs[-1], y).mean(), weight_gradients(late, ds, activation), share
+
+    return gradient
+
+
+IDLE, FORWARD, BACKWARD = 0, 1, 2
+
+
+def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
+    """What each of `depth` layers does in the 2 * depth ticks that one image takes.
+
+    `IDLE`, `FORWARD` or `BACKWARD`: a layer works twice and waits for the others in between.
+    """
+    work = np.full((depth, 2 * depth), IDLE)
+    layers = np.arange(depth)
+    work[layers, layers] = FORWARD
+    work[layers, 2 * depth - 1 - layers] = BACKWARD
+    return work
+
+
+def reach(gradient, params: Params, key) -> Float[np.ndarray, "changed layers"]:
+    """How far a change is felt: which updates move when the weights of one layer are redrawn.
+
+    `gradient(params)` gives the update, a list of layers. Entry (k, l) is the relative change
+    |dW_l' - dW_l| / |dW_l| of the update of layer l + 1 when layer k + 1 is redrawn.
+    """
+    before = gradient(params)
+    rows = []
+    for k, layer in enumerate(params):
+        W = random.permutation(random.fold_in(key, k), layer.W.ravel()).reshape(layer.W.shape)
+        after = gradient([*params[:k], layer._replace(W=W), *params[k + 1 :]])
+        rows.append(
+            [jnp.linalg.norm(a.W - b.W) / jnp.linalg.norm(b.W) for a, b in zip(after, before)]
+        )
+    return np.array(rows)

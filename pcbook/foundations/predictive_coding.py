@@ -1,0 +1,263 @@
+"""Predictive coding: perceive first, then learn, and do both with what is at hand.
+
+Every layer predicts the one above it. The error of a prediction is the activity that it
+failed to explain, and the energy is the sum of their squares,
+
+    mu_l = W_l phi(x_{l-1}) + b_l,        e_l = x_l - mu_l,
+    F = sum_{l<L} |e_l|^2 / 2 + pi loss(mu_L, y),        e_L := -pi dloss/dmu_L.
+
+Inference lets the activities descend the energy with input and target held fixed,
+
+    dx_l/dt = -dF/dx_l = -e_l + (e_{l+1} W_{l+1}) * phi'(x_l),
+
+and learning then descends it once in the weights, dW_l = e_l phi(x_{l-1})^T. Both need
+only what a layer and its neighbours carry (Whittington & Bogacz 2017, sec. 2.2).
+
+Chapter: book/foundations/predictive_coding.ipynb
+"""
+
+from functools import cache, partial
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from pcbook.core.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Layer,
+    Params,
+    activities,
+    check_positive,
+    check_width,
+    firing,
+    forward,
+    hebbian,
+    predict,
+    predictor,
+)
+from pcbook.core.rules import Rule, stateless
+
+Number = float | Float[Array, ""]  # a constant, or one of many under jax.vmap
+
+
+@cache
+def rule(
+    steps: int = 20,
+    rate: float = 0.1,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: float = 1.0,
+) -> Rule:
+    """Learn by predictive coding: infer the activities, then update the weights once.
+
+    `steps` Euler steps of size `rate` from the forward pass. The loss returned is that of
+    the forward pass, as in backprop: a prediction made before the target was seen.
+    Raises ValueError for steps < 1, rate <= 0, precision <= 0 or an unknown name.
+    """
+    check_inference(steps, rate, precision)
+    output_loss = LOSSES[loss]
+    model = {"activation": activation, "loss": loss, "precision": precision}
+
+    def gradient(params, state, x, y, key):
+        xs = infer(params, x, y, steps=steps, rate=rate, **model)
+        es = errors(params, xs, y, **model)
+        value = output_loss(forward(params, x, activation), y).mean()
+        return value, weight_gradients(xs, es, activation), state
+
+    return Rule("predictive coding", stateless, gradient, predictor(activation))
+
+
+def errors(
+    params: Params,
+    xs: Activities,
+    y: Float[Array, "batch n_L"] | None,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: Number = 1.0,
+) -> Activities:
+    """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
+
+    With no target, `y` None, the output is free and takes on its prediction: e_L = 0.
+    """
+    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
+    output = jnp.zeros_like(mu) if y is None else -precision * LOSSES[loss].slope(mu, y)
+    return [*(x - m for x, m in zip(xs[1:], mus)), output]
+
+
+def energy(
+    params: Params,
+    xs: Activities,
+    y: Float[Array, "batch n_L"] | None,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: Number = 1.0,
+) -> Float[Array, " batch"]:
+    """The energy F of each sample: half the squared errors of the hidden layers, and pi loss."""
+    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
+    output = jnp.zeros(len(mu)) if y is None else precision * LOSSES[loss](mu, y)
+    return sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], mus)) + output
+
+
+def velocities(
+    params: Params, xs: Activities, es: Activities, activation: str = "tanh"
+) -> Activities:
+    """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
+
+    A layer is pulled to the prediction from below and pushed to explain the error above.
+    Nothing predicts the input x_0: it feels the error above alone.
+    """
+    phi = ACTIVATIONS[activation]
+    hidden = [
+        -e + (above @ layer.W) * phi.slope(x)
+        for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:])
+    ]
+    return [es[0] @ params[0].W, *hidden]
+
+
+def infer(
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"] | None,
+    *,
+    steps: int = 20,
+    rate: Number = 0.1,
+    activation: str = "tanh",
+    loss: str = "squared error",
+    precision: Number = 1.0,
+    start: Activities | None = None,
+    trajectory: bool = False,
+) -> list[Float[Array, "*moments batch _"]]:
+    """Descend the energy in the activities, with the input clamped, and the target if there is one.
+
+    `steps` Euler steps of size `rate` from the activities `start` = x_0..x_{L-1}, by default
+    those of the forward pass. Returns x_0..x_{L-1}, or with `trajectory` the same with a
+    leading axis of the steps + 1 moments. Raises ValueError for steps < 1, rate <= 0,
+    precision <= 0, an unknown name, or a shape that does not fit.
+    """
+    check_inference(steps, rate, precision)
+    if y is not None:
+        check_width("y", y, len(params[-1].b), "output", len(x))
+    start = activities(params, x, activation)[:-1] if start is None else start
+    return _descend(
+        params, [x, *start[1:]], y, rate, precision, steps, activation, loss, trajectory
+    )
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7, 8))
+def _descend(params, start, y, rate, precision, steps, activation, loss, trajectory):
+    def step(xs, _):
+        es = errors(params, xs, y, activation, loss, precision)
+        _, *vs = velocities(params, xs, es, activation)
+        xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]
+        return xs, xs if trajectory else None
+
+    end, path = lax.scan(step, start, length=steps)
+    if not trajectory:
+        return end
+    return [jnp.concatenate([first[None], rest]) for first, rest in zip(start, path)]
+
+
+def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -> list[Layer]:
+    """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse."""
+    return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
+
+
+@partial(jax.jit, static_argnames=("steps", "rate"))
+def infer_size(
+    light: Number,
+    *,
+    prior_mean: Number = 3.0,
+    prior_variance: Number = 1.0,
+    light_variance: Number = 1.0,
+    steps: int = 300,
+    rate: Number = 0.01,
+) -> Float[Array, " moments"]:
+    """One neuron infers the size of a thing from the light that it reflects, g(size) = size^2.
+
+    Gradient descent on (size - prior_mean)^2 / (2 prior_variance) + (light - size^2)^2 /
+    (2 light_variance), from the prior's mean: the size at the steps + 1 moments
+    (Bogacz 2017, exercise 2; arbitrary units). Raises ValueError for steps < 1
+    or rate <= 0.
+    """
+    check_inference(steps, rate, 1.0)
+
+    def step(size, _):
+        prior_error = (size - prior_mean) / prior_variance
+        light_error = (light - size**2) / light_variance
+        size = size + rate * (-prior_error + light_error * 2 * size)
+        return size, size
+
+    start = jnp.float32(prior_mean)
+    return jnp.append(start, lax.scan(step, start, length=steps)[1])
+
+
+def check_inference(steps: int, rate: Number, precision: Number) -> None:
+    """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"steps = {steps}: must be an integer of at least 1")
+    check_positive(rate=rate, precision=precision)
+
+
+def infer_input(
+    params: Params,
+    y: Float[Array, "batch n_L"],
+    prior: Float[Array, " n_0"],
+    *,
+    steps: int,
+    rate: float,
+    activation: str = "tanh",
+) -> Float[Array, "batch n_0"]:
+    """Run the network in reverse: clamp the output, and infer the input that explains it.
+
+    The input starts at the mean `prior` of a Gaussian of unit variance and is held near it by
+    e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
+    """
+    check_inference(steps, rate, 1.0)
+    check_width("y", y, len(params[-1].b), "output")
+
+    def step(xs, _):
+        es = errors(params, xs, y, activation)
+        below, *hidden = velocities(params, xs, es, activation)
+        vs = [below - (xs[0] - prior), *hidden]
+        return [x + rate * v for x, v in zip(xs, vs)], None
+
+    start = activities(params, jnp.tile(prior, (len(y), 1)), activation)[:-1]
+    return lax.scan(step, start, length=steps)[0][0]
+
+
+def equilibrated_energy(
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"],
+    precision: float = 1.0,
+) -> Float[Array, " batch"]:
+    """The energy at the equilibrium of a linear network, in closed form.
+
+    F* = e^T S^-1 e / 2 with the output's error e = y - mu_L of the forward pass and
+    S of `lent_variance`: the loss, divided by the variance that the hidden layers lend to
+    the output (Innocenti et al. 2024, theorem 1).
+    """
+    e = y - forward(params, x, "identity")
+    S, _ = lent_variance(params, precision)
+    return (e * jnp.linalg.solve(S, e.T).T).sum(-1) / 2
+
+
+def lent_variance(
+    params: Params, precision: Number = 1.0
+) -> tuple[Float[Array, "n_L n_L"], list[Float[Array, "n_L _"]]]:
+    """The output's own variance and what the hidden layers of a linear network lend it, and how.
+
+    S = I / pi + sum_l P_l P_l^T and, for each hidden layer l, the chain of weights from it
+    to the output, P_l = W_L .. W_{l+1} (Innocenti et al. 2024, theorem 1).
+    """
+    P = jnp.eye(len(params[-1].W), dtype=params[-1].W.dtype)
+    S, chains = P / precision, []
+    for layer in params[:0:-1]:
+        P = P @ layer.W
+        S = S + P @ P.T
+        chains.insert(0, P)
+    return S, chains

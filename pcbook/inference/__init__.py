@@ -1,0 +1,1 @@
+"""Inference learning, its price, and what one network can be asked."""

@@ -1,0 +1,314 @@
+"""Queries and forgetting: clamp anything, and learn one thing after another.
+
+Nothing in the energy says which units are given and which are asked for. So whatever is
+known is clamped, as firmly as it is believed, and the rest is inferred,
+
+    e_L = pi k (y - mu_L),    dx_l/dt = -dF/dx_l,    k in [0, 1] for each unit of the output,
+
+with causes x_0 ~ N(0, I) that are never seen (Salvatori et al. 2022). A memory without
+layers predicts each unit from all others, e = x - W x; if missing units follow their own
+error alone, they come to rest at the conditional mean (Tang et al. 2023).
+
+Learning a second task overwrites the first where both use the same synapses. A gate, as
+the basal ganglia may be one, gives each context its own neurons: lateral inhibition lets
+the k most driven win, and a selector names the context (Ororbia et al. 2022).
+
+Chapter: book/inference/queries_and_forgetting.ipynb
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax, random
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from pcbook.core.network import (
+    Activities,
+    Params,
+    activities,
+    check_number,
+    check_width,
+    firing,
+    predict,
+    predictor,
+)
+from pcbook.core.rules import Rule, stateless
+from pcbook.foundations.predictive_coding import (
+    Number,
+    check_inference,
+    energy,
+    errors,
+    velocities,
+    weight_gradients,
+)
+
+# --- one network, any question
+
+
+class Answer(NamedTuple):
+    """Activities x_0..x_{L-1} at the end of inference, and the output `y` that they predict."""
+
+    xs: Activities
+    y: Float[Array, "batch n_L"]
+
+
+def ask(
+    params: Params,
+    y: Float[Array, "batch n_L"],
+    known: Float[Array, " n_L"],
+    *,
+    steps: int = 200,
+    rate: Number = 0.1,
+    activation: str = "tanh",
+    precision: Number = 2.0,
+) -> Answer:
+    """Clamp the known units of the output, and infer the causes, and with them all the rest.
+
+    `known` says how far each unit of `y` is believed: 1 is clamped, 0 is free, and its value
+    in `y` is not looked at. Raises ValueError for known outside [0, 1], steps < 1, rate <= 0,
+    precision <= 0, or shapes that do not fit.
+    """
+    check_inference(steps, rate, precision)
+    outputs = len(params[-1].b)
+    check_width("y", y, outputs, "output")
+    if jnp.shape(known) != (outputs,):
+        raise ValueError(
+            f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output"
+        )
+    between = "from 0 (free) to 1 (clamped)"
+    check_number(between, lambda value: ((value >= 0) & (value <= 1)).all(), known=known)
+    xs, _ = _settle(params, y, known, steps, rate, activation, precision)
+    return Answer(xs, predict(params[-1], firing(xs, activation)[-1]))
+
+
+def _settle(params, y, known, steps, rate, activation, precision):
+    """Activities with the causes free, and their errors."""
+
+    def misses(xs):
+        *hidden, output = errors(params, xs, y, activation, precision=precision)
+        return [*hidden, jnp.where(known > 0, known * output, 0)]
+
+    def step(xs, _):
+        below, *hidden = velocities(params, xs, misses(xs), activation)
+        return [x + rate * v for x, v in zip(xs, [below - xs[0], *hidden])], None
+
+    causes = jnp.zeros((len(y), params[0].W.shape[1]), y.dtype)
+    xs, _ = lax.scan(step, activities(params, causes, activation)[:-1], length=steps)
+    return xs, misses(xs)
+
+
+@cache
+def rule(
+    steps: int = 30, rate: float = 0.1, activation: str = "tanh", precision: float = 2.0
+) -> Rule:
+    """Learn to predict whole outputs from causes that are never seen.
+
+    The inputs that a training loop hands over are not looked at: the causes are inferred.
+    The loss returned is the energy at the end of inference. Raises ValueError for steps < 1,
+    rate <= 0, precision <= 0 or an unknown name.
+    """
+    check_inference(steps, rate, precision)
+    predict = predictor(activation)
+
+    def gradient(params, state, x, y, key):
+        xs, es = _settle(params, y, jnp.ones(y.shape[1]), steps, rate, activation, precision)
+        F = energy(params, xs, y, activation, precision=precision) + (xs[0] ** 2).sum(-1) / 2
+        return F.mean(), weight_gradients(xs, es, activation), state
+
+    return Rule("hidden causes", stateless, gradient, predict)
+
+
+# --- a memory without layers
+
+
+class Memory(NamedTuple):
+    """Each unit predicts itself from all others: x = mean + W (x - mean), W with no diagonal."""
+
+    W: Float[Array, "n n"]
+    mean: Float[Array, " n"]
+
+    def error(self, x: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+        """What each unit is, less what the others predict of it."""
+        x = x - self.mean
+        return x - x @ self.W.T
+
+
+def memorise(x: Float[Array, "samples n"], noise: float = 0.01) -> Memory:
+    """The memory at which the Hebbian rule dW_ij = e_i x_j, i not j, comes to rest.
+
+    With independent `noise` of that variance on each unit of each sample. If C is the
+    covariance, then W = I - D^-1 C^-1, D the diagonal of C^-1: the regression of each unit
+    on the others. Raises ValueError for noise <= 0.
+    """
+    check_number("a positive number", lambda value: value > 0, noise=noise)
+    mean = x.mean(0)
+    covariance = (x - mean).T @ (x - mean) / len(x) + noise * jnp.eye(x.shape[1])
+    precision = jnp.linalg.inv(covariance)
+    return Memory(jnp.eye(len(mean)) - precision / jnp.diag(precision)[:, None], mean)
+
+
+def recall(
+    memory: Memory,
+    x: Float[Array, "batch n"],
+    known: Bool[Array, " n"],
+    *,
+    dendritic: bool = True,
+    steps: int = 500,
+    rate: float = 0.2,
+) -> Float[Array, "batch n"]:
+    """Complete `x`: known units are clamped, the others start at the mean and settle.
+
+    With `dendritic` each follows its own error alone, dx = -e. Otherwise it descends the
+    energy |e|^2 / 2, dx = -e + W^T e, and bends to make the known units predictable as well.
+    Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
+    """
+    check_inference(steps, rate, 1.0)
+    check_width("x", x, len(memory.mean), "only")
+
+    def step(x, _):
+        e = memory.error(x)
+        v = -e if dendritic else -e + e @ memory.W
+        return jnp.where(known, x, x + rate * v), None
+
+    return lax.scan(step, jnp.where(known, x, memory.mean), length=steps)[0]
+
+
+# --- a gate for each context
+
+
+def winners(drive: Float[Array, "contexts n"], k: int) -> Bool[Array, "contexts n"]:
+    """Lateral inhibition in the limit: of each row, the `k` most driven units are on.
+
+    Raises ValueError unless 1 <= k <= n.
+    """
+    n = drive.shape[-1]
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k}: must be 1 to {n}, the number of units")
+    ranks = jnp.argsort(jnp.argsort(-drive, axis=-1), axis=-1)
+    return ranks < k
+
+
+def gated(params: Params, on: Bool[Array, "contexts n"], strength: float = 10.0) -> Params:
+    """The network with an input more for each context, which silences the units that are not `on`.
+
+    The first hidden layer must be one that is silent far below zero, as relu is.
+    """
+    silence = -strength * (1 - on.T.astype(params[0].W.dtype))
+    return [params[0]._replace(W=jnp.concatenate([params[0].W, silence], 1)), *params[1:]]
+
+
+@cache
+def keeping_gates(rule: Rule, contexts: int) -> Rule:
+    """The same rule, except that it leaves alone the synapses of the last `contexts` inputs."""
+
+    def gradient(*arguments):
+        loss, (first, *rest), state = rule.gradient(*arguments)
+        return loss, [first._replace(W=first.W.at[:, -contexts:].set(0)), *rest], state
+
+    return rule._replace(gradient=gradient)
+
+
+def select(memories: Sequence[Memory], x: Float[Array, "batch n"]) -> Int[Array, " batch"]:
+    """The context whose memory is least surprised: the one with the lowest energy |e|^2 / 2."""
+    return jnp.stack([(memory.error(x) ** 2).sum(-1) for memory in memories]).argmin(0)
+
+
+def transfer(R: Float[np.ndarray, "stages tasks"]) -> tuple[float, float]:
+    """Average accuracy at the end, and backward transfer, of the accuracies R[after, on].
+
+    Backward transfer is the mean change of a task's accuracy from when it was learned to
+    the end: negative is forgetting (Lopez-Paz & Ranzato 2017).
+    """
+    return float(R[-1].mean()), float((R[-1] - np.diag(R))[:-1].mean())
+
+
+# --- a pole to balance
+
+GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
+FARTHEST, STEEPEST, LONGEST = 2.4, 12 * np.pi / 180, 200
+
+
+def accelerations(
+    state: Float[Array, " 4"], force: Number
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Of the cart and of the pole's angle, without friction (Barto, Sutton & Anderson 1983).
+
+    The state is position (m), velocity, angle from upright (radians) and its velocity.
+    """
+    _, _, angle, spin = state
+    sin, cos, total = jnp.sin(angle), jnp.cos(angle), CART + POLE
+    push = (force + POLE * HALF_LENGTH * spin**2 * sin) / total
+    twist = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4 / 3 - POLE * cos**2 / total))
+    return push - POLE * HALF_LENGTH * twist * cos / total, twist
+
+
+def move(state: Float[Array, " 4"], action: int | Int[Array, ""]) -> Float[Array, " 4"]:
+    """The state after 0.02 s of pushing left, action 0, or right, 1: an Euler step."""
+    cart, pole = accelerations(state, FORCE * (2.0 * action - 1))
+    return state + TAU * jnp.stack([state[1], cart, state[3], pole])
+
+
+def fallen(state: Float[Array, " 4"]) -> Bool[Array, ""]:
+    """Whether the pole leans by more than 12 degrees or the cart is more than 2.4 m away."""
+    return (jnp.abs(state[0]) > FARTHEST) | (jnp.abs(state[2]) > STEEPEST)
+
+
+def upright(key: Key[Array, ""]) -> Float[Array, " 4"]:
+    """A state to start from: each number within 0.05 of zero."""
+    return random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+
+
+def practise(
+    rule: Rule,
+    params: Params,
+    *,
+    optimizer: optax.GradientTransformation,
+    moves: int,
+    key: Key[Array, ""],
+    discount: float = 0.98,
+    batch_size: int = 60,
+    memory: int = 2000,
+) -> tuple[Params, Int[Array, " moves"]]:
+    """Learn to balance by Q-learning with replay: the network says what each action is worth.
+
+    After every move, one batch from the last `memory` moves; the target of the action taken is
+    reward + discount x the best value next, and of the other what the network says. An
+    episode ends when the pole has fallen, or after 200 moves. Returns the parameters and, at
+    each move, the length of the episode that it ended, or 0.
+    """
+    reset_key, key = random.split(key)
+
+    def one(carry, inputs):
+        i, key = inputs
+        params, state, opt, world, age, store = carry
+        act_key, explore_key, start_key, batch_key, rule_key = random.split(key, 5)
+        value = rule.predict(params, world[None])[0]
+        curious = random.uniform(explore_key) < jnp.maximum(0.05, 1 - i / (moves / 4))
+        action = jnp.where(curious, random.randint(act_key, (), 0, 2), value.argmax())
+        after, age = move(world, action), age + 1
+        fell = fallen(after)
+        over = fell | (age == LONGEST)
+        event = (world, action, after, fell)
+        store = jax.tree.map(lambda s, e: s.at[i % memory].set(e), store, event)
+        rows = random.randint(batch_key, (batch_size,), 0, jnp.minimum(i + 1, memory))
+        before, taken, then, ended = jax.tree.map(lambda s: s[rows], store)
+        best = rule.predict(params, then).max(-1)
+        goal = 1 + discount * jnp.where(ended, 0, best)
+        target = rule.predict(params, before).at[jnp.arange(batch_size), taken].set(goal)
+        _, update, state = rule.gradient(params, state, before, target, rule_key)
+        update, opt = optimizer.update(update, opt, params)
+        params = optax.apply_updates(params, update)
+        world = jnp.where(over, upright(start_key), after)
+        carry = (params, state, opt, world, jnp.where(over, 0, age), store)
+        return carry, jnp.where(over, age, 0)
+
+    world, nothing = upright(reset_key), jnp.zeros((memory, 4))
+    store = (nothing, jnp.zeros(memory, int), nothing, jnp.zeros(memory, bool))
+    carry = (params, rule.init(key, params), optimizer.init(params), world, 0, store)
+    carry, lengths = lax.scan(one, carry, (jnp.arange(moves), random.split(key, moves)))
+    return carry[0], lengths

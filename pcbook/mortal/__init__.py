@@ -1,0 +1,1 @@
+"""Mortal computation: energy, creatures, substrates."""

@@ -1,0 +1,393 @@
+"""Thermodynamics: what computing costs, down to the physical limit.
+
+A bit is a particle in one of two wells, shaken by heat. Its position x drifts down the
+slope of the potential U and diffuses; the work is what the hand that changes U puts in,
+
+    dx = -dU/dx dt + sqrt(2) dB,        dW = (dU/dt) dt.
+
+To erase a bit is to halve the states that it may be in. At temperature T that takes a work
+of at least kT ln 2 (Landauer 1961), and only slow hands come near. Fast ones waste, but the
+waste obeys a law, with dF the change of free energy (Jarzynski 1997, eq. 2):
+
+    <exp(-W / kT)> = exp(-dF / kT).
+
+A computer pays for its operations, and for moving the numbers to where they are done:
+
+    energy = operations x price + bytes x price,        XLA's count, and a table of prices.
+
+Units: energy in kT, length in half the distance d of the wells, time in (d/2)^2 / D, D being
+the particle's diffusivity. Joules where a computer pays.
+
+Chapter: book/mortal/thermodynamics.ipynb
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jaxtyping import Array, ArrayLike, Float, Key
+from scipy.special import logsumexp
+
+from pcbook.core.network import check_number, check_positive
+from pcbook.core.rules import Rule
+from pcbook.foundations import backprop
+
+Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
+
+BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
+OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
+
+# Millions of small steps want a fast program, even where others should compile fast. JAX lets
+# such a one be called under vmap, but not within another jit.
+optimised = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+
+
+# ---------------------------------------------------------------------------- erasing a bit
+
+
+class Erasure(NamedTuple):
+    """Many bits on their way to being erased, at equal steps in the time of the protocol.
+
+    `x` is where each particle is, and `work` what was done on it so far, in kT.
+    """
+
+    x: Float[Array, "moments particles"]
+    work: Float[Array, "moments particles"]
+
+    @property
+    def success(self) -> Float[Array, ""]:
+        """The share of bits that end at the right, as they should."""
+        return (self.x[-1] > 0).mean()
+
+
+def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
+    """The `wall` between the wells, 1 to 0, and the `tilt`, 0 to 1, at the share s of the time.
+
+    A quarter each: take the wall away; tilt to the right; put the wall back; tilt back. At the
+    end the potential is what it was at the beginning.
+    """
+    quarters = jnp.linspace(0, 1, 5)
+    wall = jnp.interp(s, quarters, jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]))
+    tilt = jnp.interp(s, quarters, jnp.array([0.0, 0.0, 1.0, 1.0, 0.0]))
+    return wall, tilt
+
+
+def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
+    """U = height (x^4 - 2 wall x^2) - force tilt x, in kT.
+
+    With the wall up and no tilt there are wells at -1 and 1, `height` kT deep; without it
+    there is one at 0.
+    """
+    return height * (x**4 - 2 * wall * x**2) - force * tilt * x
+
+
+def erase(
+    key: Key[Array, ""],
+    time: Number,
+    *,
+    particles: int = 1000,
+    moments: int = 9,
+    height: Number = 10.0,
+    force: Number = 4.0,
+    dt: Number = 1e-3,
+) -> Erasure:
+    """Erase `particles` bits, none of them known, by the `protocol` stretched over the `time`.
+
+    Each starts in equilibrium, left or right by chance, and takes Euler's steps of at most `dt`.
+    Raises ValueError for less than one particle, less than two moments, and for a time, height,
+    force or dt that is not positive.
+    """
+    _at_least(1, particles=particles)
+    _at_least(2, moments=moments)
+    check_positive(time=time, height=height, force=force, dt=dt)
+    return _erase(key, time, height, force, dt, particles, moments)
+
+
+@partial(optimised, static_argnames=("particles", "moments"))
+def _erase(key, time, height, force, dt, particles, moments):
+    start_key, key = random.split(key)
+    grid = jnp.linspace(-2, 2, 4001)
+    likely = jnp.cumsum(jnp.exp(-potential(grid, 1.0, 0.0, height)))
+    x = jnp.interp(random.uniform(start_key, (particles,)), likely / likely[-1], grid)
+    slope = jax.grad(lambda x, wall, tilt: potential(x, wall, tilt, height, force).sum())
+    steps = jnp.ceil(time / dt / (moments - 1)).astype(int)  # from one moment to the next
+    total = steps * (moments - 1)
+
+    def step(i, state):
+        x, work = state
+        before, now = protocol(i / total), protocol((i + 1) / total)
+        work += potential(x, *now, height, force) - potential(x, *before, height, force)
+        kick = random.normal(random.fold_in(key, i), x.shape)
+        dt = time / total
+        return x - slope(x, *now) * dt + jnp.sqrt(2 * dt) * kick, work
+
+    def moment(state, m):
+        state = lax.fori_loop(m * steps, (m + 1) * steps, step, state)
+        return state, state
+
+    start = x, jnp.zeros_like(x)
+    _, path = lax.scan(moment, start, jnp.arange(moments - 1))
+    return Erasure(*(jnp.concatenate([a[None], b]) for a, b in zip(start, path)))
+
+
+def least_work(success: Number) -> float:
+    """Landauer's bound for an erasure that does not always succeed, in kT.
+
+    ln 2, less the entropy of the bit that is left: ln 2 if `success` is 1, nothing if it
+    is 1/2. Raises ValueError outside 0 to 1.
+    """
+    if not 0 <= success <= 1:
+        raise ValueError(f"success = {success}: must be a probability, 0 to 1")
+    left = -sum(p * math.log(p) for p in (float(success), 1 - float(success)) if p > 0)
+    return math.log(2) - left
+
+
+# ---------------------------------------------------------------------------- Jarzynski's equality
+
+
+def stiffen(
+    key: Key[Array, ""],
+    time: Number,
+    *,
+    particles: int,
+    steps: int = 100,
+    start: Number = 1.0,
+    end: Number = 4.0,
+) -> Float[Array, " particles"]:
+    """The work on each particle, in kT, as a trap k x^2 / 2 goes from k = `start` to `end`.
+
+    The stiffness rises in `steps` jumps, evenly over the `time`, and the particle relaxes after
+    each by the exact solution of its equation: no step is too large. Raises ValueError for a time
+    below 0, a stiffness that is not positive, and less than one particle or step.
+    """
+    _at_least(1, particles=particles, steps=steps)
+    _at_least(0, time=time)
+    check_positive(start=start, end=end)
+    return _stiffen(key, time, start, end, particles, steps)
+
+
+@partial(optimised, static_argnames=("particles", "steps"))
+def _stiffen(key, time, start, end, particles, steps):
+    ks = jnp.linspace(start, end, steps + 1)
+    start_key, key = random.split(key)
+
+    def jump(state, now):
+        x, work = state
+        k, k_next, key = now
+        work += (k_next - k) * x**2 / 2
+        stays = jnp.exp(-k_next * time / steps)
+        kick = jnp.sqrt((1 - stays**2) / k_next) * random.normal(key, x.shape)
+        return (stays * x + kick, work), None
+
+    x = random.normal(start_key, (particles,)) / jnp.sqrt(start)
+    each = (ks[:-1], ks[1:], random.split(key, steps))
+    return lax.scan(jump, (x, jnp.zeros_like(x)), each)[0][1]
+
+
+def mean_work(
+    time: float | int, *, steps: int = 100, start: float | int = 1.0, end: float | int = 4.0
+) -> float:
+    """The mean work of `stiffen`, in kT, in closed form.
+
+    <W> = sum (k' - k) <x^2> / 2, the variance relaxing to 1 / k' at twice the particle's speed:
+    (end - start) / (2 start) in no time, and nearly dF = ln(end / start) / 2 in all the time.
+    Raises ValueError where `stiffen` does.
+    """
+    _at_least(1, steps=steps)
+    _at_least(0, time=time)
+    check_positive(start=start, end=end)
+    ks = np.linspace(start, end, steps + 1)
+    variance, work = 1 / ks[0], 0.0
+    for k, k_next in pairwise(ks):
+        work += (k_next - k) * variance / 2
+        variance = 1 / k_next + (variance - 1 / k_next) * math.exp(-2 * k_next * time / steps)
+    return float(work)
+
+
+def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarray, "..."]:
+    """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
+    work = np.asarray(work, float)
+    return np.log(work.shape[-1]) - logsumexp(-work, axis=-1)
+
+
+def _at_least(least: int, **named: Number) -> None:
+    check_number(f"at least {least}", lambda value: least <= value < math.inf, **named)
+
+
+# ---------------------------------------------------------------------------- joules
+
+
+class Prices(NamedTuple):
+    """What a digital machine pays, in joules.
+
+    `add` and `multiply` are for one operation on each kind of number, `memory` for one byte
+    read from or written to each kind of memory. `source` says who measured it, and `process`
+    in which technology: an operation of a newer one is cheaper, a wire hardly.
+    """
+
+    source: str
+    process: str
+    add: Mapping[str, float]
+    multiply: Mapping[str, float]
+    memory: Mapping[str, float]
+
+
+HOROWITZ = Prices(
+    source="Horowitz 2014, fig. 1.1.9; DRAM at the low end of what it gives",
+    process="45 nm, 0.9 V",
+    add={"float32": 0.9e-12, "float16": 0.4e-12, "int32": 0.1e-12, "int8": 0.03e-12},
+    multiply={"float32": 3.7e-12, "float16": 1.1e-12, "int32": 3.1e-12, "int8": 0.2e-12},
+    memory={
+        "8 KB SRAM": 10e-12 / 8,
+        "32 KB SRAM": 20e-12 / 8,
+        "1 MB SRAM": 100e-12 / 8,
+        "DRAM": 1280e-12 / 8,
+    },
+)
+
+
+class Energy(NamedTuple):
+    """What a computation takes, in joules: its `arithmetic`, and its traffic with the `memory`."""
+
+    arithmetic: float
+    memory: float
+
+    @property
+    def total(self) -> float:
+        return self.arithmetic + self.memory
+
+    def bits(self, temperature: float | int = 300) -> float:
+        """The multiple of Landauer's bound: how many bits this could erase at `temperature` (K)."""
+        return self.total / landauer(temperature)
+
+
+def landauer(temperature: float | int = 300) -> float:
+    """Landauer's bound kT ln 2, in joules: the least work to erase a bit at `temperature` (K).
+
+    Raises ValueError for temperature <= 0.
+    """
+    check_positive(temperature=temperature)
+    return BOLTZMANN * temperature * math.log(2)
+
+
+def energy_of(
+    function, *args, memory: str = "DRAM", number: str = "float32", prices: Prices = HOROWITZ
+) -> Energy:
+    """The energy of a call `function(*args)`, in joules: XLA's `count` of it at its `price`.
+
+    What is not an argument is a constant, and what follows from constants alone is free.
+    Raises ValueError for a memory or a number that has no price.
+    """
+    return price(count(function, *args), memory=memory, number=number, prices=prices)
+
+
+def price(
+    cost: Mapping[str, float | int],
+    *,
+    memory: str = "DRAM",
+    number: str = "float32",
+    prices: Prices = HOROWITZ,
+) -> Energy:
+    """The energy of what was counted, in joules.
+
+    Operations are charged as half additions, half multiplications of the kind `number`: so
+    are matrix products. Every byte that one fused operation hands to another goes by way of
+    the `memory`. Raises ValueError for a memory or a number that has no price.
+    """
+    for argument, value, table in (
+        ("memory", memory, prices.memory),
+        ("number", number, prices.add),
+    ):
+        if value not in table:
+            raise ValueError(
+                f"{argument} = {value!r}: must be one of {', '.join(map(repr, table))}"
+            )
+    operation = (prices.add[number] + prices.multiply[number]) / 2
+    operations = cost["flops"] + OPERATIONS_OF_A_TRANSCENDENTAL * cost["transcendentals"]
+    return Energy(operations * operation, cost["bytes"] * prices.memory[memory])
+
+
+def learning_step(rule: Rule, rate: float = 0.01):
+    """A step of gradient descent by a rule, as a function of (params, state, x, y, key)."""
+
+    def step(params, state, x, y, key):
+        _, update, state = rule.gradient(params, state, x, y, key)
+        return jax.tree.map(lambda p, u: p - rate * u, params, update), state
+
+    return step
+
+
+def count(function, *args) -> dict[str, float]:
+    """What `function(*args)` does, as `backprop.cost` gives it, every loop as often as it turns.
+
+    XLA cannot know how often a loop turns that decides for itself when to stop, and counts it
+    once. So the program is run, and what such loops did beyond one turn is added. Of a branch
+    the dearest counts.
+    """
+    with jax.disable_jit():
+        program = jax.make_jaxpr(function)(*args)
+    leaves = jax.tree.leaves(args)
+    compiled = jax.jit(partial(_run, program)).lower(leaves).compile()
+    total = backprop.bill(compiled)
+    if bodies := _loops(program):
+        _, turns = compiled(leaves)
+        for body, beyond_one in zip(bodies, turns):
+            inputs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in body.in_avals]
+            once = backprop.cost(jaxpr_as_fun(body), *inputs)
+            total = {name: total[name] + int(beyond_one) * once[name] for name in total}
+    return total
+
+
+def _loops(program: ClosedJaxpr) -> list[ClosedJaxpr]:
+    """What each loop of a program does in a turn, an outer loop before those within it."""
+    bodies = (e.params["body_jaxpr"] for e in program.eqns if e.primitive.name == "while")
+    return [loop for body in bodies for loop in (body, *_loops(body))]
+
+
+def _run(program: ClosedJaxpr, args) -> tuple[list, list]:
+    """Run a program. Returns its outputs, and a number for each of its `_loops`.
+
+    That is its turns, less one for each time that the program came to it.
+    """
+    values = dict(zip(program.jaxpr.constvars, program.consts))
+    values |= zip(program.jaxpr.invars, args)
+    turns = []
+
+    def read(atom):
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for eqn in program.eqns:
+        inputs = list(map(read, eqn.invars))
+        if eqn.primitive.name == "while":
+            outputs, of_this = _loop(eqn.params, inputs)
+            turns += of_this
+        else:
+            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
+            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+        values |= zip(eqn.outvars, outputs)
+    return list(map(read, program.jaxpr.outvars)), turns
+
+
+def _loop(params, inputs) -> tuple[list, list]:
+    """Run one loop, and count."""
+    body, condition = params["body_jaxpr"], jaxpr_as_fun(params["cond_jaxpr"])
+    n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    of_condition, of_body, state = inputs[:n], inputs[n:m], inputs[m:]
+
+    def turn(carry):
+        state, turns = carry
+        state, within = _run(body, [*of_body, *state])
+        return state, [a + b for a, b in zip(turns, [1, *within])]
+
+    none = [jnp.zeros((), int)] * (1 + len(_loops(body)))
+    state, (turns, *within) = lax.while_loop(
+        lambda carry: condition(*of_condition, *carry[0])[0], turn, (state, none)
+    )
+    return state, [turns - 1, *within]

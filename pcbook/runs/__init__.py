@@ -1,0 +1,1 @@
+"""Long runs: checkpoints, devices, files."""

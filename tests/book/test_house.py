@@ -1,0 +1,210 @@
+"""The plan of the house, held: what CONTRIBUTING says of the repository is so."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+REPOSITORY = PYPROJECT["project"]["urls"]["Repository"]
+
+SHARED = ("core", "store", "show")  # what serves every chapter
+PAGES = sorted(path for path in (ROOT / "book").rglob("*.ipynb") if "_build" not in path.parts)
+CHAPTERS = {
+    f"{path.parent.name}/{path.stem}": path for path in PAGES if path.parent != ROOT / "book"
+}
+MODULES = {
+    f"{path.parent.name}/{path.stem}"
+    for path in [*(ROOT / "pcbook").glob("*/[!_]*.py"), *(ROOT / "pcbook").glob("*/[!_]*/")]
+    if path.parent.name not in ("exercises", "runs")
+}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+each_chapter = pytest.mark.parametrize("chapter", sorted(CHAPTERS))
+
+
+def run(*command):
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def cells(page, kind="code"):
+    return [c for c in nbformat.read(page, as_version=4).cells if c.cell_type == kind]
+
+
+# --- rooms and floors ---
+
+
+def test_every_chapter_has_a_module_of_its_path_and_the_other_way_round():
+    assert {name for name in MODULES if not name.startswith(SHARED)} == set(CHAPTERS)
+
+
+def test_every_chapter_stands_in_the_table_of_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = {entry["file"] for part in toc["parts"] for entry in part["chapters"]}
+    assert {str(p.relative_to(ROOT).with_suffix("")) for p in CHAPTERS.values()} <= files
+    assert all(list(ROOT.glob(f"{file}.*")) for file in {toc["root"], *files})
+
+
+@each_chapter
+def test_a_modules_docstring_leads_to_its_chapter(chapter):
+    module = ROOT / f"pcbook/{chapter}"
+    file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert f"Chapter: {CHAPTERS[chapter].relative_to(ROOT)}" in docstring
+
+
+@each_chapter
+def test_a_chapter_has_its_exercises_in_a_file_of_its_path(chapter):
+    assert (ROOT / f"pcbook/exercises/{chapter}.py").exists()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_has_its_tests_in_a_file_of_its_path(module):
+    folder, name = module.split("/")
+    assert (ROOT / f"tests/{folder}/test_{name}.py").exists()
+
+
+def test_the_ground_floor_imports_no_chapter_and_no_floor_a_higher_one():
+    linted = run("-c", "from importlinter.cli import lint_imports_command as f; f()")
+    assert linted.returncode == 0, linted.stdout
+
+
+def test_importing_pcbook_imports_nothing_heavy():
+    heavy = {"jax", "numpy", "matplotlib", "sklearn", "ipywidgets", "optax", "IPython"}
+    code = "import sys, pcbook; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = run("-c", code)
+    assert imported.returncode == 0, imported.stderr
+    assert not heavy & set(imported.stdout.split())
+
+
+# --- code and notebooks ---
+
+
+def test_code_and_notebooks_are_tidy():
+    for command in (["check"], ["format", "--check"]):
+        tidy = run("-m", "ruff", *command, ".")
+        assert tidy.returncode == 0, tidy.stdout
+
+
+@each_page
+def test_a_committed_notebook_was_run_from_top_to_bottom(page):
+    code = [cell for cell in cells(page) if cell.source.strip()]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+@each_page
+def test_a_committed_notebook_holds_no_pictures_and_no_widget_state(page):
+    text = page.read_text()
+    assert "widgets" not in json.loads(text)["metadata"]
+    assert not re.search(r"image/(png|jpeg|svg|webp)|data:image|widget-state", text)
+    assert len(text) < 150_000
+
+
+@each_page
+def test_no_cell_that_a_reader_sees_installs_anything(page):
+    for cell in cells(page):
+        if "remove-cell" not in cell.metadata.get("tags", ()):
+            assert not re.search(r"pip install|^\s*[!%]", cell.source, re.MULTILINE), cell.source
+
+
+@each_page
+def test_every_output_that_is_a_figure_came_with_alt_text(page):
+    for cell in cells(page):
+        for output in cell.outputs:
+            for image in re.findall("<img[^>]*>", output.get("data", {}).get("text/html", "")):
+                assert re.search(r'alt="[^"]{20,}"', image), image
+
+
+@each_chapter
+def test_a_chapter_has_three_interactive_figures_and_four_exercises(chapter):
+    code = cells(CHAPTERS[chapter])
+    outputs = [output.get("data", {}).get("text/html", "") for c in code for output in c.outputs]
+    assert sum("pcbook-explore" in page for page in outputs) >= 3
+    assert sum("exercise" in cell.metadata.get("tags", ()) for cell in code) >= 4
+
+
+# --- versions and addresses ---
+
+
+def test_requirements_pin_what_pyproject_asks_for():
+    pins = [
+        Requirement(line)
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.lstrip().startswith("#")
+    ]
+    assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
+    pinned = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted = PYPROJECT["project"]["dependencies"] + extras["book"] + extras["test"]
+    for need in (Requirement(line) for line in wanted if not line.startswith("pcbook")):
+        assert need.specifier.contains(pinned[need.name]), need
+
+
+def test_no_pinned_file_names_an_address_to_fetch_from():
+    assert not re.search(r"https?:|index-url", (ROOT / "requirements.txt").read_text())
+    lock = json.loads((ROOT / "package-lock.json").read_text())
+    assert not [name for name, package in lock["packages"].items() if "resolved" in package]
+
+
+def test_binders_python_is_one_that_we_support():
+    version = (ROOT / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(version)
+
+
+def test_the_repositorys_address_is_the_same_everywhere():
+    slug = REPOSITORY.removeprefix("https://github.com/")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert config["repository"]["url"] == citation["repository-code"] == REPOSITORY
+    assert f"mybinder.org/v2/gh/{slug}/" in readme
+    assert f"colab.research.google.com/github/{slug}/" in readme
+    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]:
+        named = set(re.findall(r"github\.com/([\w.-]+/pcbook)\b", file.read_text()))
+        assert named <= {slug}, file
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version = re.search('__version__ = "(.*)"', (ROOT / "pcbook/__init__.py").read_text())[1]
+    assert citation["version"] == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_wheel_carries_the_claims_the_inks_and_the_results(tmp_path):
+    built = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {
+        "pcbook/claims.yml",
+        "pcbook/show/inks.mplstyle",
+        "pcbook/results/hundred_layers.json",
+    } <= set(names)
+    assert not [name for name in names if not name.startswith(("pcbook/", "pcbook-"))]
+
+
+def test_help_tells_of_every_command():
+    makefile = (ROOT / "Makefile").read_text()
+    commands = re.search(r"\.PHONY: (.*)", makefile)[1].split()
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split()[0] for line in told.stdout.splitlines()] == commands

@@ -1,0 +1,349 @@
+"""Long runs, really killed, damaged and starved of room: nothing is lost and nothing differs."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pcbook.__main__ import main, parser
+
+# A server that has imported everything forks each run: a start costs a second, not ten.
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["pcbook.runs.energy", "orbax.checkpoint", "sklearn.datasets"])
+
+TINY = ["energy-efficiency", "--quiet", "--steps", "4"]  # what takes seconds is compiling steps
+SMALL = [*TINY, "--epochs", "60", "--seeds", "2", "--checkpoint-every", "2"]
+FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
+
+
+def child(arguments, log, cache, biggest_file=None, cpu_devices=1):
+    """The command line in a process of its own."""
+    sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    if biggest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (biggest_file, biggest_file))
+    try:
+        main(arguments)
+    except SystemExit as end:  # its last words, even where the log has no room left
+        Path(log).with_suffix(".end").write_text(str(end))
+        raise
+
+
+def everything(folder):
+    """All arrays that a run leaves: weights, curves and measures."""
+    with np.load(folder / "results.npz") as results, np.load(folder / "weights.npz") as weights:
+        return dict(results) | dict(weights)
+
+
+class Runner:
+    """Starts runs in a folder of the test's."""
+
+    def __init__(self, folder):
+        self.folder, self.started = folder, 0
+
+    def start(self, name, *more, settings=SMALL, **keywords):
+        arguments = [*settings, "--out", str(self.folder / name), *more]
+        self.started += 1
+        log = self.folder / f"{self.started}.log"
+        process = server.Process(
+            target=child, args=(arguments, str(log), str(self.folder / "cache")), kwargs=keywords
+        )
+        process.start()
+        return process, log
+
+    def finish(self, name, *more, **keywords):
+        """Run to the end: the exit code and what was printed."""
+        process, log = self.start(name, *more, **keywords)
+        process.join(900)
+        end = log.with_suffix(".end")
+        return process.exitcode, log.read_text() + (end.read_text() if process.exitcode else "")
+
+    def results(self, name):
+        return everything(self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    runner = Runner(tmp_path_factory.mktemp("runs"))
+    code, said = runner.finish("whole")
+    assert code == 0, said
+    return runner
+
+
+def assert_bitwise(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        assert array.dtype == theirs[name].dtype
+        assert array.tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.fixture
+def stopped(runs):
+    """A run that was killed after some checkpoints, to be spoiled by a test."""
+    name = "stopped"
+    shutil.rmtree(runs.folder / name, ignore_errors=True)
+    process, _ = runs.start(name)
+    while len(epochs_kept(runs.folder / name)) < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return name
+
+
+def epochs_kept(folder):
+    with contextlib.suppress(FileNotFoundError):
+        names = [path.name for path in (folder / "checkpoints").iterdir()]
+        return sorted(int(name) for name in names if name.isdigit())
+    return []
+
+
+def test_twenty_kills_at_random_moments_end_bitwise_where_no_kill_does(runs):
+    rng, kills, resumed = random.Random(0), 0, 0
+    began = time.monotonic()
+    assert runs.finish("again")[0] == 0
+    seconds = time.monotonic() - began  # of a run, now that its programs are in the cache
+    whole = runs.results("whole")
+    assert_bitwise(runs.results("again"), whole)
+    round = 0
+    while kills < 20:
+        round += 1
+        name = f"killed-{round}"
+        while True:
+            resumed += bool(epochs_kept(runs.folder / name))
+            process, log = runs.start(name)
+            process.join(rng.uniform(0.1, 0.9) * seconds)
+            if not process.is_alive():
+                assert process.exitcode == 0, log.read_text()
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        assert_bitwise(runs.results(name), whole)
+        metrics = (runs.folder / name / "metrics.csv").read_text()
+        assert metrics == (runs.folder / "whole" / "metrics.csv").read_text()
+    assert resumed >= 5  # many of the kills came after a checkpoint
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(runs, stopped):
+    folder = runs.folder / stopped
+    latest = max(epochs_kept(folder))
+    data = max((folder / f"checkpoints/{latest}").rglob("*"), key=lambda p: p.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+    before = snapshot(folder)
+    code, said = runs.finish(stopped)
+    assert code == 1
+    assert f"{latest} is damaged" in said
+    assert "Nothing was changed" in said
+    assert "Traceback" not in said
+    assert snapshot(folder) == before
+    shutil.rmtree(folder / f"checkpoints/{latest}")
+    assert runs.finish(stopped)[0] == 0
+    assert_bitwise(runs.results(stopped), runs.results("whole"))
+
+
+def test_a_checkpoint_cut_short_is_refused(runs, stopped):
+    folder = runs.folder / stopped
+    latest = max(epochs_kept(folder))
+    data = max((folder / f"checkpoints/{latest}").rglob("*"), key=lambda p: p.stat().st_size)
+    data.write_bytes(data.read_bytes()[:100])
+    code, said = runs.finish(stopped)
+    assert code == 1
+    assert f"{latest} is damaged" in said
+
+
+def test_a_foreign_checkpoint_is_refused(runs, stopped):
+    assert runs.finish("other", "--rate", "0.01", "--epochs", "4")[0] == 0
+    folder = runs.folder / stopped
+    shutil.copytree(runs.folder / "other/checkpoints/4", folder / "checkpoints/50")
+    code, said = runs.finish(stopped)
+    assert code == 1
+    assert "is a checkpoint of another run" in said
+    assert "rates: [0.01] there, [0.003] now" in said
+    shutil.rmtree(folder / "checkpoints/50")
+    assert runs.finish(stopped)[0] == 0
+    assert_bitwise(runs.results(stopped), runs.results("whole"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--rate", "0.01"], "rates: [0.003] there, [0.01] now"),
+        (["--seeds", "3"], "seeds: [0, 1] there, [0, 1, 2] now"),
+        (["--loss", "post"], "loss: 'pre' there, 'post' now"),
+    ],
+)
+def test_a_changed_setting_is_refused(runs, change, message):
+    before = snapshot(runs.folder / "whole")
+    code, said = runs.finish("whole", *change)
+    assert code == 1
+    assert message in said
+    assert snapshot(runs.folder / "whole") == before
+
+
+def test_a_folder_of_something_else_is_refused(runs):
+    (runs.folder / "photos").mkdir()
+    (runs.folder / "photos/cat.png").write_bytes(b"cat")
+    code, said = runs.finish("photos")
+    assert code == 1
+    assert "is not empty and holds no run" in said
+
+
+def test_no_room_left_is_said_and_the_run_goes_on_when_there_is(runs, stopped):
+    kept = epochs_kept(runs.folder / stopped)
+    code, said = runs.finish(stopped, biggest_file=3_000)
+    assert code == 1
+    assert "could not write to" in said
+    assert "start the same command again" in said
+    assert set(kept) & set(epochs_kept(runs.folder / stopped))
+    assert runs.finish(stopped)[0] == 0
+    assert_bitwise(runs.results(stopped), runs.results("whole"))
+
+
+def test_a_run_that_stops_to_be_measured_goes_on_to_the_same_end(runs):
+    code, said = runs.finish("paused", "--until", "20")
+    assert code == 0, said
+    note = json.loads((runs.folder / "paused/results_until_20.json").read_text())
+    assert note["epochs_trained"] == 20
+    assert not (runs.folder / "paused/results.npz").exists()
+    assert runs.finish("paused")[0] == 0
+    assert_bitwise(runs.results("paused"), runs.results("whole"))
+
+
+def test_a_finished_run_is_left_alone(runs):
+    before = snapshot(runs.folder / "whole")
+    code, said = runs.finish("whole")
+    assert code == 0
+    assert "is done" in said
+    assert snapshot(runs.folder / "whole") == before
+
+
+def test_results_say_what_made_them(runs):
+    note = json.loads((runs.folder / "whole/results.json").read_text())
+    assert note["settings"]["seeds"] == [0, 1]
+    assert note["settings"]["epochs"] == 60
+    assert note["command"].startswith("python -m pcbook energy-efficiency")
+    assert {"jax", "numpy", "python", "pcbook"} <= note["versions"].keys()
+    rows = (runs.folder / "whole/metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 60 * 2
+    assert rows[0].startswith("epoch,rate,seed,loss,a1,")
+    found = runs.results("whole")
+    assert found["weights"].shape == (2, 64, 64)
+    assert found["curve"].shape == (60, 2, 4)
+
+
+def snapshot(folder):
+    """All that was written to its end: what a kill left half-written may be swept away."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: path.read_bytes() for path in files if "checkpoint-tmp" not in str(path)}
+
+
+# --- devices and processes ---
+
+
+@pytest.fixture(scope="module")
+def one_device(runs):
+    code, said = runs.finish("one", settings=FIVE)
+    assert code == 0, said
+    return runs.results("one")
+
+
+def assert_same_to_rounding(ours, theirs):
+    """Weights of about .1 to within 1e-5, energies to 1e-5 of themselves, after six epochs."""
+    assert ours["weights"].shape == (5, 64, 64)
+    np.testing.assert_allclose(ours["weights"], theirs["weights"], atol=1e-5)
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+    np.testing.assert_allclose(ours["curve"], theirs["curve"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "more"), [("eight", []), ("pair", ["--devices", "2"])])
+def test_eight_devices_give_what_one_gives(runs, one_device, name, more):
+    code, said = runs.finish(name, *more, settings=FIVE, cpu_devices=8)
+    assert code == 0, said
+    note = json.loads((runs.folder / name / "results.json").read_text())
+    assert note["devices"] == (2 if more else 5)  # five seeds keep five devices busy
+    assert_same_to_rounding(runs.results(name), one_device)
+
+
+def test_two_processes_give_what_one_gives(runs, one_device):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
+    both = [runs.start("two", *join, str(i), settings=FIVE) for i in range(2)]
+    for process, log in both:
+        process.join(900)
+        assert process.exitcode == 0, log.read_text()
+    assert_same_to_rounding(runs.results("two"), one_device)
+
+
+def test_more_devices_than_there_are_is_refused(runs):
+    code, said = runs.finish("many", "--devices", "99")
+    assert code == 1
+    assert "--devices 99: must be 1 to" in said
+
+
+# --- the command line ---
+
+
+def test_help_says_every_option_and_an_example(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parser().parse_args(["energy-efficiency", "--help"])
+    said = capsys.readouterr().out
+    for word in ("--data", "--loss", "--seeds", "--epochs", "--out", "--devices", "--coordinator"):
+        assert word in said
+    assert "--data mnist --loss pre --seeds 10 --epochs 200 --out" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "0: must be an integer of at least 1"),
+        (["--loss", "mean"], "invalid choice: 'mean'"),
+        ([], "required: --out"),
+    ],
+)
+def test_a_bad_command_ends_with_a_sentence(arguments, message, capsys, tmp_path):
+    out = ["--out", str(tmp_path / "x")] if arguments else []
+    with pytest.raises(SystemExit, match="2"):
+        main(["energy-efficiency", *out, *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_data_ends_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="--data faces: must be one of digits, mnist14"):
+        main(["energy-efficiency", "--out", str(tmp_path / "x"), "--data", "faces"])
+
+
+def test_an_unknown_variant_ends_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="--only 'RNN': must be among 'recurrent', 'recurrent, r"):
+        main(["energy-controls", "--out", str(tmp_path / "x"), "--only", "GRU", "RNN"])
+
+
+def test_a_readers_own_images_are_trained_on(tmp_path, runs):
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    x = (rng.uniform(size=(120, 6, 6)) * 60 + 40 * y[:, None, None]).astype(np.uint8)
+    own = tmp_path / "own.npz"
+    np.savez(own, x_train=x, y_train=y, x_test=x, y_test=y)
+    code, said = runs.finish("own", "--data", str(own), "--batch-size", "5")
+    assert code == 0, said
+    assert runs.results("own")["weights"].shape == (2, 36, 36)

@@ -3,17 +3,20 @@
 Pictures and the state of widgets are made again by whoever builds the book or runs
 the chapter; what is committed is small, and its differences can be read.
 
-    python tools/notebooks.py
+    python tools/notebooks.py                              # all chapters
+    python tools/notebooks.py book/foundations/graph.ipynb # these
 """
 
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
+from pathlib import Path
 
 import nbformat
 from book import CACHE, chapters, enter_root, run_chapters
 from jupyter_cache import get_cache
-from nbval.plugin import coalesce_streams, get_sanitize_patterns
+from nbval.plugin import coalesce_streams
 
 FOLD = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -22,17 +25,27 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 def main() -> None:
     enter_root()
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "book"], check=True)
-    run_chapters(chapters())
+    chosen = choose(sys.argv[1:])
+    run_chapters(chosen)
     store = get_cache(str(CACHE))
-    for chapter in chapters():
+    for chapter in chosen:
         _, notebook = store.merge_match_into_notebook(nbformat.read(chapter, as_version=4))
         nbformat.write(tidy(notebook), chapter)
 
 
+def choose(names: list[str]) -> list[Path]:
+    """The notebooks called `names`, by default all; exits for a name that is none of them."""
+    known = chapters()
+    for name in names:
+        if Path(name) not in known:
+            sys.exit(f"{name} is no chapter: must be one of {', '.join(map(str, known))}")
+    return [Path(name) for name in names] or known
+
+
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without pictures, widgets and what a run leaves in its metadata."""
-    with open("tests/nbval.cfg") as file:
-        patterns = get_sanitize_patterns(file.read())
+    dropped = ConfigParser(delimiters=":", interpolation=None)
+    dropped.read("tests/nbval.cfg", encoding="utf-8")
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         for trace in ("execution", "lines_to_next_cell"):
@@ -45,9 +58,9 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if "data" not in output:
                 continue
             output.data = {kind: data for kind, data in output.data.items() if kept(kind)}
-            for pattern, replacement in patterns if "text/html" in output.data else ():
-                page = output.data["text/html"]
-                output.data["text/html"] = re.sub(pattern, replacement, page)
+            for kind in ("pictures", "widgets") if "text/html" in output.data else ():
+                page, rule = output.data["text/html"], dropped[kind]
+                output.data["text/html"] = re.sub(rule["regex"], rule["replace"], page)
     return notebook
 
 

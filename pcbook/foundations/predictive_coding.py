@@ -21,6 +21,7 @@ from numbers import Integral
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -40,6 +41,9 @@ from pcbook.core.network import (
     predictor,
 )
 from pcbook.core.rules import Rule, stateless
+from pcbook.foundations import backprop
+from pcbook.store.claims import Measurement, criterion
+from pcbook.store.data import Dataset
 
 Number = float | Float[Array, ""]  # a constant, or one of many under jax.vmap
 
@@ -261,3 +265,57 @@ def lent_variance(
         S = S + P @ P.T
         chains.insert(0, P)
     return S, chains
+
+
+# --- criteria of the claims, and their controls ---
+
+
+@criterion("pc-equilibrated-energy")
+def reaches_closed_form(m: Measurement) -> bool:
+    """Whether the largest relative distance to the closed form is below 1e-4 in every network."""
+    return bool(np.max(m["distance"]) < 1e-4)
+
+
+@criterion("pc-as-accurate-as-backprop")
+def is_as_accurate(m: Measurement) -> bool:
+    """Whether the mean accuracy, in percent, is less than one point below backprop's."""
+    return bool(np.mean(m["backprop"]) - np.mean(m["coding"]) < 1)
+
+
+def last_layer_rule() -> Rule:
+    """Update the last layer alone, as predictive coding does before inference has begun."""
+    whole = backprop.rule()
+
+    def gradient(params, state, x, y, key):
+        loss, grads, state = whole.gradient(params, state, x, y, key)
+        return loss, [*jax.tree.map(jnp.zeros_like, grads[:-1]), grads[-1]], state
+
+    return whole._replace(name="last layer only", gradient=gradient)
+
+
+def nearest_mean(dataset: Dataset) -> float:
+    """The share of the test images that are nearest to the mean training image of their class."""
+    classes = np.unique(dataset.y_train)
+    means = np.stack([dataset.x_train[dataset.y_train == c].mean(0) for c in classes])
+    distances = ((dataset.x_test[:, None] - means) ** 2).sum(-1)
+    return float((classes[distances.argmin(1)] == dataset.y_test).mean())
+
+
+@criterion("pc-variance-ratio")
+def becomes_backprop(m: Measurement) -> bool:
+    """Whether the angle at 256 is below 1 degree and falls with an exponent near -1."""
+    return bool(m["at_256"] < 1 and -1.2 < m["slope"] < -0.8)
+
+
+def measure_fall(ratios: tuple[int, ...], angles: Float[Array, "ratios seeds"]) -> Measurement:
+    """Medians over seeds of the angles at the ratios 1 and 256, and the exponent from 16 to 256."""
+    medians = dict(zip(ratios, np.median(angles, axis=1)))
+    fitted = [ratio for ratio in ratios if 16 <= ratio <= 256]
+    slope = np.polyfit(np.log(fitted), np.log([medians[ratio] for ratio in fitted]), 1)[0]
+    return {"at_1": medians[1], "at_256": medians[256], "slope": slope}
+
+
+@criterion("pc-label-leakage")
+def is_at_chance(m: Measurement) -> bool:
+    """Whether what has learned nothing is read, in the mean, with less than 30% accuracy."""
+    return bool(np.mean(m["accuracy"]) < 30)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from pcbook.store.claims import MIME, Claim, card_rows, ledger
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -33,8 +34,15 @@ MISTOLD = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
 }
 
-CLAIM = "application/vnd.pcbook.claim+json"
 KINDS = {"holds": "pcbook-holds", "does not hold": "pcbook-fails"}
+# What the ledger counts, `Claim.group`, and the heads of the columns.
+GROUPS = {
+    "holds": "holds",
+    "holds if": "holds if",
+    "does not hold": "does not hold",
+    "under review": "under review",
+    "identity": "identities",
+}
 
 
 # --- scripts ---
@@ -97,75 +105,165 @@ def add_static(app: Sphinx, config) -> None:
 # --- the claims ledger ---
 
 
+class counts(nodes.General, nodes.Element):
+    """The place in the ledger for the counts and for the table of claims."""
+
+
 class measured(nodes.General, nodes.Element):
     """The place in the ledger for what a chapter measured."""
 
 
 class Ledger(SphinxDirective):
-    """The claims of `book/claims.yml`, each with what we measured."""
+    """The claims of `book/claims.yml`, each with what we measured.
+
+    Their words go onto the page as text, never as markup.
+    """
 
     def run(self):
-        claims = ROOT / "book/claims.yml"
-        self.env.note_dependency(str(claims))
-        return [
-            self.card(claim) for claim in yaml.safe_load(claims.read_text())
-        ]
+        ledger.cache_clear()
+        self.env.note_dependency(str(ROOT / "book/claims.yml"))
+        return [counts(), *map(self.card, ledger().values())]
 
-    def card(self, claim: dict) -> nodes.Element:
-        """The sentence, its source and criterion, and room for the result."""
-        ending = f"/{claim['chapter']}"
-        chapter = next(
-            doc for doc in self.env.found_docs if doc.endswith(ending)
-        )
-        text = (
-            f"**Claim.** {claim['sentence']} "
-            f"{{cite:p}}`{claim['source']}`\n\n"
-            f"**Criterion.** {claim['criterion']}\n\n"
-            f"**Chapter.** [](/{chapter}.ipynb)"
-        )
-        card = nodes.container(classes=["pcbook-claim"])
-        card += self.parse_text_to_nodes(text)
-        card += measured(chapter=chapter, claim=claim["id"])
+    def card(self, claim: Claim) -> nodes.Element:
+        """The sentence, its source, and room for the result."""
+        card = nodes.container(classes=["pcbook-claim"], ids=[claim.id])
+        card += row("Claim", claim.sentence)
+        key, _, place = claim.source.partition(", ")
+        if key != "ours":
+            card += self.parse_text_to_nodes(f"**Source.** {{cite:p}}`{key}`")
+            card[-1] += nodes.Text(f" {place}")
+        card += measured(claim=claim.id)
         return card
 
 
 def fill_ledger(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Put what the executed chapters measured where the ledger left room."""
     for place in list(doctree.findall(measured)):
-        chapter, claim = place["chapter"], place["claim"]
-        result = result_of(app, chapter, claim)
-        if result is None:
-            logger.warning("%s.ipynb never checks claim %r", chapter, claim)
-            result = {"measured": "nothing yet", "verdict": "none"}
-        kind = KINDS.get(result["verdict"], "pcbook-holds-if")
+        claim = ledger()[place["claim"]]
+        rows, verdict = result_of(app, claim)
+        kind = KINDS.get(verdict, "pcbook-holds-if")
         place.parent["classes"].append(kind)
-        rows = {
-            "Measured.": result["measured"],
-            "Verdict.": result["verdict"],
+        shown = card_rows(claim, rows, verdict)
+        del shown["Claim"]
+        link = nodes.paragraph("", "", nodes.strong("", "Chapter."))
+        link += [
+            nodes.Text(" "),
+            link_to(app, docname, chapter_of(app, claim)),
+        ]
+        lines = [row(name, text) for name, text in shown.items()]
+        place.replace_self([*lines, link])
+    for place in list(doctree.findall(counts)):
+        place.replace_self(summary(app, docname))
+
+
+def summary(app: Sphinx, docname: str) -> list[nodes.Element]:
+    """Two tables: how the claims of each part came out, and all claims."""
+    claims = ledger().values()
+    outcomes = {claim.id: outcome(app, claim) for claim in claims}
+    numbers = []
+    for part in parts():
+        own = [
+            outcomes[claim.id]
+            for claim in claims
+            if chapter_of(app, claim) in part["chapters"]
+        ]
+        if own:
+            numbers.append([part["caption"], *map(own.count, GROUPS)])
+    total = ["all", *map(list(outcomes.values()).count, GROUPS)]
+    by_part = [
+        [nodes.Text(str(cell)) for cell in line] for line in [*numbers, total]
+    ]
+    by_claim = [
+        [
+            nodes.reference(
+                "", claim.sentence, refid=claim.id, internal=True
+            ),
+            link_to(app, docname, chapter_of(app, claim)),
+            nodes.Text(outcomes[claim.id]),
+        ]
+        for claim in claims
+    ]
+    return [
+        table(["part", *GROUPS.values()], by_part),
+        table(["claim", "chapter", "outcome"], by_claim),
+    ]
+
+
+def outcome(app: Sphinx, claim: Claim) -> str:
+    """What a claim counts as, by the verdict of this build."""
+    _, verdict = result_of(app, claim)
+    return claim._replace(verdict=verdict).group
+
+
+def parts() -> list[dict]:
+    """The parts of the table of contents: their captions and documents."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [
+        {
+            "caption": part["caption"],
+            "chapters": {chapter["file"] for chapter in part["chapters"]},
         }
-        place.replace_self([row(name, text) for name, text in rows.items()])
+        for part in toc["parts"]
+    ]
+
+
+def chapter_of(app: Sphinx, claim: Claim) -> str:
+    """The document that measures the claim."""
+    ending = f"/{claim.chapter}"
+    return next(doc for doc in app.env.found_docs if doc.endswith(ending))
+
+
+def link_to(app: Sphinx, docname: str, chapter: str) -> nodes.reference:
+    """A link from `docname` to a chapter, with the chapter's title."""
+    address = app.builder.get_relative_uri(docname, chapter)
+    title = app.env.titles[chapter].astext()
+    return nodes.reference("", title, refuri=address, internal=True)
+
+
+def table(heads: list[str], lines: list[list[nodes.Node]]) -> nodes.table:
+    """A table with a row of `heads` and one of each of `lines`."""
+    group = nodes.tgroup("", cols=len(heads))
+    group += [nodes.colspec("", colwidth=1) for _ in heads]
+    group += nodes.thead("", line_of([nodes.Text(head) for head in heads]))
+    group += nodes.tbody("", *map(line_of, lines))
+    return nodes.table("", group)
+
+
+def line_of(cells: list[nodes.Node]) -> nodes.row:
+    """A row of a table."""
+    return nodes.row(
+        "",
+        *[nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells],
+    )
 
 
 def row(name: str, text: str) -> nodes.paragraph:
     """A line of a claim's card."""
     return nodes.paragraph(
-        "", "", nodes.strong("", name), nodes.Text(f" {text}")
+        "", "", nodes.strong("", f"{name}."), nodes.Text(f" {text}")
     )
 
 
-def result_of(app: Sphinx, chapter: str, claim: str) -> dict | None:
-    """What `chapter` says of `claim` in this build; None if nothing."""
+def result_of(app: Sphinx, claim: Claim) -> tuple[dict[str, str], str]:
+    """What the claim's chapter measured in this build, and the verdict."""
+    chapter = chapter_of(app, claim)
     executed = Path(app.outdir).parent / "jupyter_execute"
     glued = executed / f"{chapter}.glue.json"
-    if not glued.exists():
-        return None
-    output = json.loads(glued.read_text()).get(f"claim:{claim}")
-    return output and output["data"][CLAIM]
+    said = json.loads(glued.read_text()) if glued.exists() else {}
+    if f"claim:{claim.id}" not in said:
+        logger.warning("%s.ipynb never checks claim %r", chapter, claim.id)
+        return {"Measured": "nothing yet"}, "none"
+    output = said[f"claim:{claim.id}"]
+    result = output["data"][MIME]
+    rows = output["metadata"].get("pcbook", {}).get("rows")
+    rows = rows or [["Measured", result["measured"]]]
+    return dict(rows), result["verdict"]
 
 
 def setup(app: Sphinx) -> dict:
     """Tell Sphinx of all this."""
     app.add_directive("ledger", Ledger)
+    app.add_node(counts)
     app.add_node(measured)
     app.connect("config-inited", add_static)
     app.connect("builder-inited", bundle_scripts)

@@ -2,15 +2,22 @@
 
 import ast
 import html
+import importlib
 import json
 import re
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from pcbook.store.claims import MIME, Claim
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -73,14 +80,82 @@ def test_computed_words_stand_in_the_prose_as_they_were_computed(pages, document
 # --- the ledger ---
 
 
+@pytest.fixture(scope="session")
+def cards(pages):
+    """The outputs with a claim's card in the executed chapters, with the chapters' names."""
+    found = []
+    for document in DOCUMENTS:
+        executed = ROOT / f"_build/jupyter_execute/{document}.ipynb"
+        if executed.exists():
+            outputs = [o for c in nbformat.read(executed, 4).cells for o in c.get("outputs", ())]
+            found += [(Path(document).name, o) for o in outputs if MIME in o.get("data", {})]
+    return found
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
-def test_a_claim_is_checked_in_its_chapter_and_stands_in_the_ledger(pages, claim):
-    (chapter,) = [d for d in DOCUMENTS if d.endswith(f"/{claim['chapter']}")]
-    said = json.loads((ROOT / f"_build/jupyter_execute/{chapter}.glue.json").read_text())
-    result = said[f"claim:{claim['id']}"]["data"]["application/vnd.pcbook.claim+json"]
-    ledger = re.sub(r"<[^>]*>|\s+", " ", (pages / "book/ledger.html").read_text())
-    for text in (result["measured"], result["verdict"]):
-        assert words(text) in words(ledger)
+def test_a_claim_has_one_card_in_its_chapter_with_the_verdict_of_the_ledger(cards, claim):
+    own = [(name, output) for name, output in cards if output.data[MIME]["id"] == claim["id"]]
+    ((chapter, output),) = own
+    assert chapter == claim["chapter"]
+    assert output.data[MIME]["verdict"] == claim["verdict"]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
+def test_a_claim_stands_in_the_ledger_with_what_was_measured(pages, cards, claim):
+    page = (pages / "book/ledger.html").read_text(encoding="utf-8")
+    assert f'id="{claim["id"]}"' in page
+    said = words(re.sub(r"<[^>]*>|\s+", " ", page))
+    (output,) = [output for _, output in cards if output.data[MIME]["id"] == claim["id"]]
+    rows = output.metadata.get("pcbook", {}).get("rows")
+    for text in [text for _, text in rows] if rows else [output.data[MIME]["measured"]]:
+        assert words(text) in said
+
+
+@pytest.fixture
+def ledger_page(tmp_path, monkeypatch):
+    """The ledger page of one claim whose every text is a script, as docutils sees it."""
+    text = "<script>alert(1)</script> **bold** {eval-rst}`x`"
+    claim = Claim("evil", text, "ours", "chapter", "measured", text, "holds", text, "{x}", text)
+    source, built = tmp_path / "source", tmp_path / "html"
+    (source / "part").mkdir(parents=True)
+    (source / "index.md").write_text("# Ledger\n\n```{ledger}\n```\n")
+    (source / "part/chapter.md").write_text("---\norphan: true\n---\n\n# A chapter\n")
+    (source / "_toc.yml").write_text("parts: [{caption: Part, chapters: [{file: part/chapter}]}]")
+    glued = tmp_path / "jupyter_execute/part/chapter.glue.json"
+    glued.parent.mkdir(parents=True)
+    output = {
+        "data": {MIME: {"verdict": "holds"}},
+        "metadata": {"pcbook": {"rows": [["Measured", text], ["Survives", text]]}},
+    }
+    glued.write_text(json.dumps({"claim:evil": output}))
+    monkeypatch.syspath_prepend(ROOT / "book/_ext")
+    pages = importlib.import_module("pages")
+    monkeypatch.setattr(pages, "ledger", cache(lambda: {"evil": claim}))
+    monkeypatch.setattr(pages, "ROOT", source)
+    settings = {"extensions": ["myst_parser", "pages"]}
+    with docutils_namespace():
+        app = Sphinx(source, None, built, tmp_path / "trees", "xml", settings, status=None)
+        app.build()
+        doctree = app.env.get_and_resolve_doctree("index", app.builder)
+    return doctree
+
+
+def test_the_ledger_shows_the_words_of_a_claim_as_text(ledger_page):
+    assert not list(ledger_page.findall(nodes.raw))
+    shown = ledger_page.astext()
+    assert shown.count("<script>alert(1)</script> **bold** {eval-rst}`x`") == 6
+
+
+def test_the_ledger_opens_with_counts_by_part_and_links_to_each_claim(ledger_page):
+    by_part, by_claim = ledger_page.findall(nodes.table)
+    lines = [[e.astext() for e in line.findall(nodes.entry)] for line in by_part.findall(nodes.row)]
+    assert lines[0] == [
+        "part",
+        *["holds", "holds if", "does not hold", "under review", "identities"],
+    ]
+    assert lines[1:] == [["Part", "1", "0", "0", "0", "0"], ["all", "1", "0", "0", "0", "0"]]
+    assert "evil" in {link.get("refid") for link in by_claim.findall(nodes.reference)}
+    assert any("evil" in card["ids"] for card in ledger_page.findall(nodes.container))
 
 
 def test_the_ledger_follows_the_book():

@@ -1,6 +1,7 @@
 """The plan of the house, held: what CONTRIBUTING says of the repository is so."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from pcbook import claims
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -88,6 +91,59 @@ def test_importing_pcbook_imports_nothing_heavy():
     imported = run("-c", code)
     assert imported.returncode == 0, imported.stderr
     assert not heavy & set(imported.stdout.split())
+
+
+# --- claims ---
+
+# The chapters whose claims have neither a criterion in code nor a control: to become empty.
+BY_HAND = {
+    "emergence/energy_controls",
+    "emergence/energy_efficiency",
+    "foundations/graph",
+    "inference/fast_inference",
+    "inference/inference_learning",
+    "inference/queries_and_forgetting",
+    "mortal/mortal_computer",
+    "mortal/substrate",
+    "mortal/thermodynamics",
+}
+
+
+@pytest.fixture(scope="module")
+def criteria():
+    """The criteria that the chapters' modules register."""
+    for chapter in CHAPTERS:
+        importlib.import_module(f"pcbook.{chapter.replace('/', '.')}")
+    return claims.criteria()
+
+
+def test_only_the_chapters_listed_check_claims_by_hand():
+    def code(page):
+        return "".join(cell.source for cell in cells(page))
+
+    assert {name for name, page in CHAPTERS.items() if "check_by_hand" in code(page)} == BY_HAND
+
+
+def test_every_claim_that_is_not_under_review_has_a_criterion(criteria):
+    assert {id for id, claim in claims.ledger().items() if not claim.review} <= set(criteria)
+
+
+def test_every_criterion_belongs_to_a_claim_of_its_module(criteria):
+    for id, function in criteria.items():
+        part = function.__module__.removeprefix("pcbook.").split(".")
+        assert claims.ledger()[id].chapter == part[1]
+
+
+def test_every_claim_names_a_source_of_the_bibliography():
+    keys = set(re.findall(r"@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text()))
+    assert {claim.source.partition(",")[0] for claim in claims.ledger().values()} <= keys | {"ours"}
+
+
+@each_chapter
+def test_the_cards_of_claims_with_a_criterion_are_compared(chapter):
+    for cell in cells(CHAPTERS[chapter]):
+        if "claims.check(" in cell.source:
+            assert "nbval-ignore-output" not in cell.metadata.get("tags", ())
 
 
 # --- code and notebooks ---

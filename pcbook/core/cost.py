@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from pcbook.core.jaxprs import run_operation, scan_bounds
+
 
 def count(function, *args) -> dict[str, float]:
     """What `function(*args)` does, by XLA's count of the compiled program.
@@ -69,8 +71,7 @@ def _run(program: ClosedJaxpr, args) -> tuple[list, list]:
             outputs, of_this = _loop(eqn.params, inputs)
             turns += of_this
         else:
-            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+            outputs = run_operation(eqn, inputs)
         values |= zip(eqn.outvars, outputs)
     return list(map(read, program.jaxpr.outvars)), turns
 
@@ -96,16 +97,17 @@ def _loop(params, inputs) -> tuple[list, list]:
 def products(function, *args) -> int:
     """Multiplications in the matrix products and convolutions of `function(*args)`.
 
-    Loops count as often as they turn, of a branch the dearest; the program is run if it holds
-    a loop whose turns are not known beforehand.
+    Loops count as often as they turn, a product of what does not change in a loop once, and
+    what no output depends on not at all. Of a branch the dearest counts. The program is run if
+    it holds a loop whose turns are not known beforehand.
     """
     program = jax.make_jaxpr(function)(*args)
     if not _holds_while(program.jaxpr):
-        return _products(program.jaxpr)
+        return sum(_products(program.jaxpr))
     with jax.disable_jit():
         program = jax.make_jaxpr(function)(*args)
     _, turns = jax.jit(partial(_run, program))(jax.tree.leaves(args))
-    return _products(program.jaxpr) + _in_loops(program, map(int, turns), visits=1)
+    return sum(_products(program.jaxpr)) + _in_loops(program, map(int, turns), visits=1)
 
 
 def _in_loops(program: ClosedJaxpr, beyond_one, visits: int) -> int:
@@ -115,30 +117,53 @@ def _in_loops(program: ClosedJaxpr, beyond_one, visits: int) -> int:
         if eqn.primitive.name == "while":
             body = eqn.params["body_jaxpr"]
             turns = next(beyond_one) + visits
-            total += turns * _products(body.jaxpr) + _in_loops(body, beyond_one, turns)
+            each, once = _products(body.jaxpr, constant=eqn.params["body_nconsts"])
+            total += turns * each + visits * once + _in_loops(body, beyond_one, turns)
     return total
 
 
-def _products(jaxpr) -> int:
-    """Multiplications of a program, those in its while loops left out."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        name, inner = eqn.primitive.name, _programs_within(eqn)
-        if name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-        elif name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            outputs = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += eqn.outvars[0].aval.size * kernel.size // outputs
-        elif name == "cond":
-            total += max(map(_products, inner))
-        elif name == "scan":
-            total += eqn.params["length"] * sum(map(_products, inner))
-        elif name != "while":
-            total += sum(map(_products, inner))
-    return total
+def _products(jaxpr, constant: int = 0) -> tuple[int, int]:
+    """Multiplications of a program, those in its while loops left out.
+
+    Those of what changes, and those of what follows from the first `constant` inputs alone.
+    """
+    changing, each, once = set(jaxpr.invars[constant:]), 0, 0
+    for eqn in _needed(jaxpr):
+        if changing.intersection(v for v in eqn.invars if not isinstance(v, Literal)):
+            changing.update(eqn.outvars)
+            each += _multiplications(eqn)
+        else:
+            once += _multiplications(eqn)
+    return each, once
+
+
+def _needed(jaxpr) -> list:
+    """The operations on which the outputs depend, in their order."""
+    live, needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if live.intersection(eqn.outvars) or eqn.effects:
+            live.update(v for v in eqn.invars if not isinstance(v, Literal))
+            needed.insert(0, eqn)
+    return needed
+
+
+def _multiplications(eqn) -> int:
+    name, inner = eqn.primitive.name, _programs_within(eqn)
+    if name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        shape = eqn.invars[0].aval.shape
+        return eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval
+        outputs = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return eqn.outvars[0].aval.size * kernel.size // outputs
+    if name == "cond":
+        return max(sum(_products(branch)) for branch in inner)
+    if name == "scan":
+        (body,), length = inner, eqn.params["length"]
+        each, once = _products(body, constant=scan_bounds(eqn)[0])
+        return length * each + min(length, 1) * once
+    return 0 if name == "while" else sum(sum(_products(program)) for program in inner)
 
 
 def _holds_while(jaxpr) -> bool:

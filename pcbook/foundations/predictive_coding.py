@@ -105,11 +105,12 @@ def errors(
     y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
-    precision: Number = 1.0,
+    precision: Number | Float[Array, " n_L"] = 1.0,
 ) -> Activities:
     """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
 
-    With no target, `y` None, the output is free and takes on its prediction: e_L = 0.
+    With no target, `y` None, the output is free and takes on its prediction: e_L = 0. The
+    precision is one for all outputs or, with the squared error, one for each.
     """
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
     output = (

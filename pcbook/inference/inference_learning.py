@@ -189,9 +189,8 @@ def targets(params: Params, y: Float[Array, "batch n_L"]) -> Activities:
     return ts[:-1]
 
 
-@cache
 def equilibrium_propagation(
-    nudge: float,
+    nudge: Number,
     *,
     symmetric: bool = True,
     tolerance: float = 1e-3,
@@ -208,6 +207,7 @@ def equilibrium_propagation(
     al. 2021). Raises ValueError unless 0 < nudge < 1, and where `settle` does.
     """
     check_inference(steps, rate, 1.0)
+    check_share(tolerance=tolerance)
     check_number("between 0 and 1", lambda value: 0 < value < 1, nudge=nudge)
     return contrast(
         "equilibrium propagation",

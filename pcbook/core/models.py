@@ -1,7 +1,9 @@
-"""Networks that are no stack of layers: convolution, recurrence, gates, attention.
+"""Models: a pair of pure functions for each kind of network that a rule can train.
 
-Plain JAX, a pair of functions each: `init(key)` draws the parameters, a pytree, and
-`apply(params, x)` is the network's output. They are what `pcbook.graph` is tried on.
+`init(key)` draws the parameters, a pytree, and `apply(params, x)` is the output of a batch.
+The multilayer network of the book is one of them, `mlp`; convolution, recurrence, gates and
+attention are others. All hold their weights in the one layout of `network.Layer`,
+W (n_out, n_in); a filter is (n_out, n_in, height, width).
 """
 
 import math
@@ -11,6 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
+from jaxtyping import Array, Key
+
+from pcbook.core.network import Layer, check_sizes, init, predict, predictor
 
 
 class Model(NamedTuple):
@@ -21,30 +26,18 @@ class Model(NamedTuple):
     apply: Callable
 
 
-def dense(key, n_in: int, n_out: int) -> dict:
-    """Weights W ~ N(0, 1/n_in), (n_in, n_out), and a bias of zero."""
-    return {"W": random.normal(key, (n_in, n_out)) / math.sqrt(n_in), "b": jnp.zeros(n_out)}
+def dense(key: Key[Array, ""], n_in: int, n_out: int) -> Layer:
+    """A layer with weights W ~ N(0, 1/n_in), (n_out, n_in), and a bias of zero."""
+    return Layer(random.normal(key, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
 
 
-def affine(layer: dict, x):
-    """The product x W + b."""
-    return x @ layer["W"] + layer["b"]
+def mlp(sizes: Sequence[int], activation: str = "tanh") -> Model:
+    """The multilayer network of `pcbook.network`: (batch, n_0) -> (batch, n_L).
 
-
-def mlp(sizes: Sequence[int]) -> Model:
-    """Layers of `sizes` units with tanh between them: (batch, n_0) -> (batch, n_L)."""
-
-    def init(key):
-        return [
-            dense(k, *pair) for k, *pair in zip(random.split(key, len(sizes) - 1), sizes, sizes[1:])
-        ]
-
-    def apply(params, x):
-        for layer in params[:-1]:
-            x = jnp.tanh(affine(layer, x))
-        return affine(params[-1], x)
-
-    return Model("multilayer", init, apply)
+    Raises ValueError for fewer than two layers, an empty one, or an unknown activation.
+    """
+    check_sizes(sizes)
+    return Model("multilayer", lambda key: init(key, sizes), predictor(activation))
 
 
 def residual(n_in: int, width: int, blocks: int, n_out: int) -> Model:
@@ -58,34 +51,38 @@ def residual(n_in: int, width: int, blocks: int, n_out: int) -> Model:
         return {"in": dense(first, n_in, width), "blocks": inner, "out": dense(last, width, n_out)}
 
     def apply(params, x):
-        x = affine(params["in"], x)
+        x = predict(params["in"], x)
         for up, down in params["blocks"]:
-            x = x + affine(down, jax.nn.relu(affine(up, x))) / blocks
-        return affine(params["out"], x)
+            x = x + predict(down, jax.nn.relu(predict(up, x))) / blocks
+        return predict(params["out"], x)
 
     return Model("residual", init, apply)
 
 
 def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8) -> Model:
-    """3x3 convolutions, relu and 2x2 max pooling: (batch, size, size, 1) -> (batch, classes)."""
+    """3x3 convolutions, relu and 2x2 max pooling: images -> (batch, classes).
+
+    Images are (batch, size, size, channels), or flattened to rows of pixels.
+    """
     side = size // 2 ** (len(channels) - 1)
 
     def init(key):
         *keys, last = random.split(key, len(channels))
         filters = [
-            {"W": random.normal(k, (3, 3, a, b)) / math.sqrt(9 * a), "b": jnp.zeros(b)}
+            Layer(random.normal(k, (b, a, 3, 3)) / math.sqrt(9 * a), jnp.zeros(b))
             for k, a, b in zip(keys, channels, channels[1:])
         ]
         return {"filters": filters, "out": dense(last, side * side * channels[-1], classes)}
 
     def apply(params, x):
+        x = x.reshape(len(x), size, size, channels[0])
         for layer in params["filters"]:
             x = lax.conv_general_dilated(
-                x, layer["W"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x, layer.W, (1, 1), "SAME", dimension_numbers=("NHWC", "OIHW", "NHWC")
             )
-            x = jax.nn.relu(x + layer["b"])
+            x = jax.nn.relu(x + layer.b)
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        return affine(params["out"], x.reshape(len(x), -1))
+        return predict(params["out"], x.reshape(len(x), -1))
 
     return Model("convolutional", init, apply)
 
@@ -102,8 +99,8 @@ def rnn(n_in: int, units: int, n_out: int) -> Model:
 
     def apply(params, x):
         def step(h, x):
-            h = jnp.tanh(affine(params["cell"], jnp.concatenate([x, h], -1)))
-            return h, affine(params["out"], h)
+            h = jnp.tanh(predict(params["cell"], jnp.concatenate([x, h], -1)))
+            return h, predict(params["out"], h)
 
         return over_time(step, jnp.zeros((len(x), units), x.dtype), x)
 
@@ -123,10 +120,10 @@ def lstm(n_in: int, units: int, n_out: int) -> Model:
     def apply(params, x):
         def step(state, x):
             h, c = state
-            i, f, o, g = jnp.split(affine(params["cell"], jnp.concatenate([x, h], -1)), 4, -1)
+            i, f, o, g = jnp.split(predict(params["cell"], jnp.concatenate([x, h], -1)), 4, -1)
             c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
-            return (h, c), affine(params["out"], h)
+            return (h, c), predict(params["out"], h)
 
         zero = jnp.zeros((len(x), units), x.dtype)
         return over_time(step, (zero, zero), x)
@@ -170,18 +167,20 @@ def transformer(
         return scale * x * lax.rsqrt((x**2).mean(-1, keepdims=True) + 1e-5)
 
     def attention(layer, x):
-        q, k, v = jnp.moveaxis(affine(layer["attend"], x).reshape(*x.shape[:2], 3, heads, -1), 2, 0)
+        q, k, v = jnp.moveaxis(
+            predict(layer["attend"], x).reshape(*x.shape[:2], 3, heads, -1), 2, 0
+        )
         scores = jnp.einsum("bthd,bshd->bhts", q, k) / math.sqrt(width / heads)
         scores = jnp.where(jnp.tri(x.shape[1], dtype=bool), scores, -jnp.inf)
         mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v)
-        return affine(layer["mix"], mixed.reshape(x.shape))
+        return predict(layer["mix"], mixed.reshape(x.shape))
 
     def apply(params, x):
         x = params["tokens"][x] + params["places"][: x.shape[1]]
         for layer in params["layers"]:
             x = x + attention(layer, norm(layer["scale"][0], x))
-            x = x + affine(
-                layer["down"], jax.nn.gelu(affine(layer["up"], norm(layer["scale"][1], x)))
+            x = x + predict(
+                layer["down"], jax.nn.gelu(predict(layer["up"], norm(layer["scale"][1], x)))
             )
         return norm(params["scale"], x) @ params["tokens"].T
 

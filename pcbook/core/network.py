@@ -14,11 +14,13 @@ Conventions: book/conventions.md
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+
+from pcbook.core.checks import check_width, lookup
 
 
 class Layer(NamedTuple):
@@ -43,19 +45,11 @@ class Function(NamedTuple):
         return self.value(*args)
 
 
-class Table(dict):
-    """Things by their names. Raises ValueError, with the names there are, for any other."""
-
-    def __init__(self, kind: str, *functions):
-        super().__init__({f.name: f for f in functions})
-        self.kind = kind
-
-    def __missing__(self, name):
-        raise ValueError(f"{self.kind} = {name!r}: must be one of {', '.join(map(repr, self))}")
+def _by_name(*functions: Function) -> dict[str, Function]:
+    return {function.name: function for function in functions}
 
 
-ACTIVATIONS = Table(
-    "activation",
+ACTIVATIONS = _by_name(
     Function("identity", lambda x: x, jnp.ones_like),
     Function("tanh", jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2),
     Function("sigmoid", jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * (1 - jax.nn.sigmoid(x))),
@@ -66,8 +60,7 @@ ACTIVATIONS = Table(
 )
 
 # The loss of each sample: prediction (batch, n), target (batch, n) -> (batch,).
-LOSSES = Table(
-    "loss",
+LOSSES = _by_name(
     Function("squared error", lambda mu, y: ((y - mu) ** 2).sum(-1) / 2, lambda mu, y: mu - y),
     Function(
         "cross entropy",
@@ -84,8 +77,7 @@ def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
     (LeCun et al. 1998, sec. 4.6). Raises ValueError unless there are two layers or
     more, of one unit or more.
     """
-    if len(sizes) < 2 or any(n < 1 for n in sizes):
-        raise ValueError(f"sizes = {tuple(sizes)}: must be two or more layers of at least one unit")
+    check_sizes(sizes)
     keys = jax.random.split(key, len(sizes) - 1)
     return [
         Layer(jax.random.normal(k, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
@@ -93,13 +85,19 @@ def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
     ]
 
 
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Raise ValueError unless there are two layers or more, of one unit or more."""
+    if len(sizes) < 2 or any(n < 1 for n in sizes):
+        raise ValueError(f"sizes = {tuple(sizes)}: must be two or more layers of at least one unit")
+
+
 def firing(xs: Activities, activation: str = "tanh") -> Activities:
     """What the layers above read: the input x_0 itself, and phi(x_l) from there on."""
-    phi = ACTIVATIONS[activation]
+    phi = lookup(ACTIVATIONS, activation=activation)
     return [xs[0], *(phi(x) for x in xs[1:])]
 
 
-def predict(layer: Layer, r: Float[Array, "batch n_in"]) -> Float[Array, "batch n_out"]:
+def predict(layer: Layer, r: Float[Array, "*batch n_in"]) -> Float[Array, "*batch n_out"]:
     """The prediction mu = W r + b that a layer makes from the firing `r` below it."""
     return r @ layer.W.T + layer.b
 
@@ -111,7 +109,7 @@ def activities(
 
     Raises ValueError if `x` does not fit the first layer, or for an unknown activation.
     """
-    phi = ACTIVATIONS[activation]
+    phi = lookup(ACTIVATIONS, activation=activation)
     check_width("x", x, params[0].W.shape[1], "input")
     xs = [x, predict(params[0], x)]
     for layer in params[1:]:
@@ -129,7 +127,7 @@ def forward(
 @cache
 def predictor(activation: str):
     """`forward` for one activation: the same function at each call, so JAX compiles it once."""
-    ACTIVATIONS[activation]
+    lookup(ACTIVATIONS, activation=activation)
     return lambda params, x: forward(params, x, activation)
 
 
@@ -139,26 +137,3 @@ def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -
     The mean over the batch of delta r^T for W, and of delta for b.
     """
     return Layer((delta / len(r)).T @ r, delta.mean(0))
-
-
-def check_width(
-    argument: str, array: Array, width: int, layer: str, batch: int | str = "batch"
-) -> None:
-    """Raise ValueError unless `array` has `width` columns and a row a sample."""
-    if array.ndim != 2 or array.shape[1] != width or batch not in ("batch", len(array)):
-        raise ValueError(
-            f"{argument} has shape {array.shape}: must be ({batch}, {width}), "
-            f"{width} being the width of the {layer} layer"
-        )
-
-
-def check_number(allowed: str, holds: Callable[[Any], Any], **named: Any) -> None:
-    """Raise ValueError for a named number of which it does not hold; a traced one has no value."""
-    for name, value in named.items():
-        if not isinstance(value, jax.core.Tracer) and not holds(value):
-            raise ValueError(f"{name} = {value}: must be {allowed}")
-
-
-def check_positive(**named: Any) -> None:
-    """Raise ValueError for a named number that is not positive and finite."""
-    check_number("a positive number", lambda value: 0 < value < math.inf, **named)

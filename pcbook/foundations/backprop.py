@@ -16,12 +16,12 @@ Chapter: book/foundations/backprop.ipynb
 import math
 from functools import cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int
 
+from pcbook.core.checks import check_width, lookup
 from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
@@ -29,7 +29,6 @@ from pcbook.core.network import (
     Layer,
     Params,
     activities,
-    check_width,
     firing,
     hebbian,
     predictor,
@@ -43,7 +42,7 @@ def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
 
     Raises ValueError for an unknown activation or loss.
     """
-    output_loss = LOSSES[loss]
+    output_loss = lookup(LOSSES, loss=loss)
 
     def gradient(params, state, x, y, key):
         xs = activities(params, x, activation)
@@ -58,7 +57,7 @@ def deltas(
     params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: str = "tanh"
 ) -> Activities:
     """Backward pass: the blame dLoss/dx_l of the layers l = 1..L, given that of the output."""
-    phi = ACTIVATIONS[activation]
+    phi = lookup(ACTIVATIONS, activation=activation)
     ds = [delta]
     for layer, x in zip(params[:0:-1], xs[-2:0:-1]):
         ds.insert(0, (ds[0] @ layer.W) * phi.slope(x))
@@ -68,27 +67,6 @@ def deltas(
 def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
-
-
-def cost(function, *args) -> dict[str, float]:
-    """What a call of `function` costs, by XLA's own count of the compiled program.
-
-    Loops of a known length are counted as often as they run.
-    """
-    with jax.disable_jit():
-        lowered = jax.jit(function).lower(*args)
-    return bill(lowered.compile())
-
-
-def bill(program) -> dict[str, float]:
-    """XLA's count of a compiled program, every loop counted once.
-
-    `flops` are additions and multiplications, `transcendentals` functions such as tanh, `bytes`
-    what is read and written.
-    """
-    names = {"flops": "flops", "transcendentals": "transcendentals", "bytes": "bytes accessed"}
-    analysis = program.cost_analysis()
-    return {name: analysis.get(key, 0.0) for name, key in names.items()}
 
 
 def rule_with_feedback(
@@ -116,7 +94,7 @@ def rule_with_feedback(
 
 @cache
 def _gradient_with_feedback(activation, loss):
-    loss = LOSSES[loss]
+    loss = lookup(LOSSES, loss=loss)
 
     def gradient(params, feedback, x, y, key):
         xs = activities(params, x, activation)

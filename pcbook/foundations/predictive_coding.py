@@ -17,14 +17,14 @@ Chapter: book/foundations/predictive_coding.ipynb
 """
 
 from functools import cache, partial
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
+from pcbook.core.checks import check_count, check_positive, check_width, lookup
+from pcbook.core.energy import Clamps, Energy, settle, settle_then_learn
 from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
@@ -32,20 +32,17 @@ from pcbook.core.network import (
     Layer,
     Params,
     activities,
-    check_positive,
-    check_width,
     firing,
     forward,
     hebbian,
     predict,
     predictor,
 )
+from pcbook.core.relaxation import Number, Settled, relax
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
 from pcbook.store.data import Dataset
-
-Number = float | Float[Array, ""]  # a constant, or one of many under jax.vmap
 
 
 @cache
@@ -63,16 +60,47 @@ def rule(
     Raises ValueError for steps < 1, rate <= 0, precision <= 0 or an unknown name.
     """
     check_inference(steps, rate, precision)
-    output_loss = LOSSES[loss]
-    model = {"activation": activation, "loss": loss, "precision": precision}
+    return settle_then_learn(
+        "predictive coding",
+        chain(activation, loss),
+        predictor(activation),
+        lookup(LOSSES, loss=loss),
+        precision=precision,
+        steps=steps,
+        rate=rate,
+    )
 
-    def gradient(params, state, x, y, key):
-        xs = infer(params, x, y, steps=steps, rate=rate, **model)
-        es = errors(params, xs, y, **model)
-        value = output_loss(forward(params, x, activation), y).mean()
-        return value, weight_gradients(xs, es, activation), state
 
-    return Rule("predictive coding", stateless, gradient, predictor(activation))
+@cache
+def chain(
+    activation: str = "tanh", loss: str = "squared error", prior: float | None = None
+) -> Energy:
+    """The energy of predictive coding along a chain of layers; the state is x_0..x_{L-1}.
+
+    The input is clamped to `clamps.x`, or with a `prior` it is free and starts there, held by
+    prior |x_0 - x|^2 / 2: 0 lets it go. Raises ValueError for an unknown name.
+    """
+    lookup(ACTIVATIONS, activation=activation)
+    lookup(LOSSES, loss=loss)
+
+    def misses(params, xs, clamps):
+        return errors(params, xs, clamps.y, activation, loss, clamps.precision)
+
+    def value(params, xs, clamps):
+        F = energy(params, xs, clamps.y, activation, loss, clamps.precision)
+        return F if prior is None else F + prior * ((xs[0] - clamps.x) ** 2).sum(-1) / 2
+
+    def start(params, clamps):
+        return activities(params, clamps.x, activation)[:-1]
+
+    def velocity(params, xs, clamps):
+        below, *hidden = velocities(params, xs, misses(params, xs, clamps), activation)
+        return [None if prior is None else below - prior * (xs[0] - clamps.x), *hidden]
+
+    def update(params, xs, clamps):
+        return weight_gradients(xs, misses(params, xs, clamps), activation)
+
+    return Energy(value, start, velocity, update)
 
 
 def errors(
@@ -81,14 +109,17 @@ def errors(
     y: Float[Array, "batch n_L"] | None,
     activation: str = "tanh",
     loss: str = "squared error",
-    precision: Number = 1.0,
+    precision: Number | Float[Array, " n_L"] = 1.0,
 ) -> Activities:
     """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
 
-    With no target, `y` None, the output is free and takes on its prediction: e_L = 0.
+    With no target, `y` None, the output is free and takes on its prediction: e_L = 0. The
+    precision is one for all outputs or, with the squared error, one for each.
     """
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    output = jnp.zeros_like(mu) if y is None else -precision * LOSSES[loss].slope(mu, y)
+    output = (
+        jnp.zeros_like(mu) if y is None else -precision * lookup(LOSSES, loss=loss).slope(mu, y)
+    )
     return [*(x - m for x, m in zip(xs[1:], mus)), output]
 
 
@@ -102,7 +133,7 @@ def energy(
 ) -> Float[Array, " batch"]:
     """The energy F of each sample: half the squared errors of the hidden layers, and pi loss."""
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    output = jnp.zeros(len(mu)) if y is None else precision * LOSSES[loss](mu, y)
+    output = jnp.zeros(len(mu)) if y is None else precision * lookup(LOSSES, loss=loss)(mu, y)
     return sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], mus)) + output
 
 
@@ -114,7 +145,7 @@ def velocities(
     A layer is pulled to the prediction from below and pushed to explain the error above.
     Nothing predicts the input x_0: it feels the error above alone.
     """
-    phi = ACTIVATIONS[activation]
+    phi = lookup(ACTIVATIONS, activation=activation)
     hidden = [
         -e + (above @ layer.W) * phi.slope(x)
         for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:])
@@ -145,24 +176,34 @@ def infer(
     check_inference(steps, rate, precision)
     if y is not None:
         check_width("y", y, len(params[-1].b), "output", len(x))
-    start = activities(params, x, activation)[:-1] if start is None else start
-    return _descend(
-        params, [x, *start[1:]], y, rate, precision, steps, activation, loss, trajectory
+    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
+    settled = relaxed(
+        params,
+        Clamps(x, y, precision),
+        start,
+        rate,
+        energy=chain(activation, loss),
+        steps=steps,
+        trajectory=trajectory,
     )
+    return settled.path if trajectory else settled.state
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7, 8))
-def _descend(params, start, y, rate, precision, steps, activation, loss, trajectory):
-    def step(xs, _):
-        es = errors(params, xs, y, activation, loss, precision)
-        _, *vs = velocities(params, xs, es, activation)
-        xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]
-        return xs, xs if trajectory else None
-
-    end, path = lax.scan(step, start, length=steps)
-    if not trajectory:
-        return end
-    return [jnp.concatenate([first[None], rest]) for first, rest in zip(start, path)]
+@partial(jax.jit, static_argnames=("energy", "steps", "tolerance", "trajectory"))
+def relaxed(
+    params: Params,
+    clamps: Clamps,
+    start: Activities,
+    rate: Number,
+    *,
+    energy: Energy,
+    steps: int,
+    tolerance: float | None = None,
+    trajectory: bool = False,
+) -> Settled:
+    """`energy.settle`, compiled once for each energy and each setting."""
+    relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
+    return settle(energy, params, clamps, start=start, rate=rate, **relaxation)
 
 
 def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -> list[Layer]:
@@ -189,20 +230,18 @@ def infer_size(
     """
     check_inference(steps, rate, 1.0)
 
-    def step(size, _):
+    def velocity(size):
         prior_error = (size - prior_mean) / prior_variance
         light_error = (light - size**2) / light_variance
-        size = size + rate * (-prior_error + light_error * 2 * size)
-        return size, size
+        return -prior_error + light_error * 2 * size
 
     start = jnp.float32(prior_mean)
-    return jnp.append(start, lax.scan(step, start, length=steps)[1])
+    return relax(velocity, start, steps=steps, rate=rate, trajectory=True).path
 
 
 def check_inference(steps: int, rate: Number, precision: Number) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"steps = {steps}: must be an integer of at least 1")
+    check_count(steps=steps)
     check_positive(rate=rate, precision=precision)
 
 
@@ -222,15 +261,8 @@ def infer_input(
     """
     check_inference(steps, rate, 1.0)
     check_width("y", y, len(params[-1].b), "output")
-
-    def step(xs, _):
-        es = errors(params, xs, y, activation)
-        below, *hidden = velocities(params, xs, es, activation)
-        vs = [below - (xs[0] - prior), *hidden]
-        return [x + rate * v for x, v in zip(xs, vs)], None
-
-    start = activities(params, jnp.tile(prior, (len(y), 1)), activation)[:-1]
-    return lax.scan(step, start, length=steps)[0][0]
+    clamps = Clamps(jnp.tile(prior, (len(y), 1)), y)
+    return settle(chain(activation, prior=1.0), params, clamps, steps=steps, rate=rate).state[0]
 
 
 def equilibrated_energy(

@@ -15,44 +15,32 @@ equilibrium propagation (Scellier & Bengio 2017).
 Chapter: book/inference/inference_learning.ipynb
 """
 
-from functools import cache, partial
-from typing import NamedTuple
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from pcbook.core.checks import check_number, check_share, check_width, lookup
+from pcbook.core.energy import Clamps, contrast, settle_then_learn
 from pcbook.core.network import (
     LOSSES,
     Activities,
-    Layer,
     Params,
     activities,
-    check_number,
-    check_width,
     forward,
     predict,
     predictor,
 )
-from pcbook.core.rules import Rule, stateless
+from pcbook.core.relaxation import Number, Settled, relax
+from pcbook.core.rules import Rule
 from pcbook.foundations.predictive_coding import (
-    Number,
+    chain,
     check_inference,
-    errors,
-    infer,
     lent_variance,
-    velocities,
-    weight_gradients,
+    relaxed,
 )
-
-
-class Settled(NamedTuple):
-    """Activities x_0..x_{L-1} at rest, and after how many steps."""
-
-    xs: Activities
-    steps: Int[Array, ""]
 
 
 def settle(
@@ -61,7 +49,7 @@ def settle(
     y: Float[Array, "batch n_L"] | None,
     *,
     tolerance: float = 1e-3,
-    most: int = 1000,
+    steps: int = 1000,
     rate: Number = 0.1,
     activation: str = "tanh",
     loss: str = "squared error",
@@ -69,52 +57,27 @@ def settle(
     clamp_input: bool = True,
     start: Activities | None = None,
 ) -> Settled:
-    """The E-step: descend the energy until the activities have come to rest.
+    """The E-step: descend the energy until the activities x_0..x_{L-1} have come to rest.
 
     A sample is at rest when its speed |dx/dt| is at most `tolerance` of what it was at
-    `start`, by default the forward pass; inference ends when all are, or after `most` Euler
+    `start`, by default the forward pass; inference ends when all are, or after `steps` Euler
     steps of size `rate`. With `clamp_input` false the input moves too. Raises ValueError
-    for tolerance < 0, most < 1, rate <= 0, precision <= 0, an unknown name or a shape that
-    does not fit.
+    for a tolerance outside [0, 1), steps < 1, rate <= 0, precision <= 0, an unknown name or a
+    shape that does not fit.
     """
-    _check(tolerance, most, rate, precision)
+    check_inference(steps, rate, precision)
     if y is not None:
         check_width("y", y, len(params[-1].b), "output", len(x))
-    start = [x, *(activities(params, x, activation)[:-1] if start is None else start)[1:]]
-    return _settle(
-        params, start, y, tolerance, rate, precision, most, activation, loss, clamp_input
-    )
-
-
-@partial(jax.jit, static_argnums=(6, 7, 8, 9))
-def _settle(params, start, y, tolerance, rate, precision, most, activation, loss, clamp_input=True):
-    def velocity(xs):
-        vs = velocities(params, xs, errors(params, xs, y, activation, loss, precision), activation)
-        return [jnp.zeros_like(xs[0]) if clamp_input else vs[0], *vs[1:]]
-
-    def speed(vs):
-        return jnp.sqrt(sum((v**2).sum(-1) for v in vs))
-
-    first = velocity(start)
-    rest = tolerance * speed(first)
-
-    def moving(state):
-        _, vs, steps = state
-        return (steps < most) & (speed(vs) > rest).any()
-
-    def step(state):
-        xs, vs, steps = state
-        xs = [x + rate * v for x, v in zip(xs, vs)]
-        return xs, velocity(xs), steps + 1
-
-    xs, _, steps = lax.while_loop(moving, step, (start, first, 0))
-    return Settled(xs, steps)
+    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
+    energy = chain(activation, loss, prior=None if clamp_input else 0.0)
+    relaxation = {"steps": steps, "tolerance": tolerance, "energy": energy}
+    return relaxed(params, Clamps(x, y, precision), start, rate, **relaxation)
 
 
 @cache
 def rule(
     tolerance: float = 1e-3,
-    most: int = 1000,
+    steps: int = 1000,
     rate: float = 0.1,
     activation: str = "tanh",
     loss: str = "squared error",
@@ -125,17 +88,18 @@ def rule(
     The loss returned is that of the forward pass, before the target was seen. Raises
     ValueError where `settle` does.
     """
-    _check(tolerance, most, rate, precision)
-    output_loss = LOSSES[loss]
-    model = {"activation": activation, "loss": loss, "precision": precision}
-
-    def gradient(params, state, x, y, key):
-        xs, _ = settle(params, x, y, tolerance=tolerance, most=most, rate=rate, **model)
-        es = errors(params, xs, y, **model)
-        value = output_loss(forward(params, x, activation), y).mean()
-        return value, weight_gradients(xs, es, activation), state
-
-    return Rule("inference learning", stateless, gradient, predictor(activation))
+    check_inference(steps, rate, precision)
+    check_share(tolerance=tolerance)
+    return settle_then_learn(
+        "inference learning",
+        chain(activation, loss),
+        predictor(activation),
+        lookup(LOSSES, loss=loss),
+        precision=precision,
+        steps=steps,
+        rate=rate,
+        tolerance=tolerance,
+    )
 
 
 def incremental_rule(
@@ -154,20 +118,21 @@ def incremental_rule(
     unknown name.
     """
     check_inference(steps, rate, precision)
-    output_loss = LOSSES[loss]
-    model = {"activation": activation, "loss": loss, "precision": precision}
+    output_loss, energy = lookup(LOSSES, loss=loss), chain(activation, loss)
 
     def gradient(params, memory, x, y, key):
-        def step(carry, _):
-            params, memory, xs = carry
-            slopes = weight_gradients(xs, errors(params, xs, y, **model), activation)
-            update, memory = optimizer.update(slopes, memory, params)
-            xs = infer(params, x, y, steps=1, rate=rate, start=xs, **model)
-            return (optax.apply_updates(params, update), memory, xs), None
+        clamps = Clamps(x, y, precision)
 
-        *start, mu = activities(params, x, activation)
-        (end, memory, _), _ = lax.scan(step, (params, memory, start), length=steps)
-        return output_loss(mu, y).mean(), jax.tree.map(jnp.subtract, params, end), memory
+        def velocity(xs, learned):
+            params, memory = learned
+            update, memory = optimizer.update(energy.update(params, xs, clamps), memory, params)
+            learned = optax.apply_updates(params, update), memory
+            return energy.velocity(params, xs, clamps), learned
+
+        start, begin = energy.start(params, clamps), (params, memory)
+        end, memory = relax(velocity, start, steps=steps, rate=rate, memory=begin).memory
+        value = output_loss(forward(params, x, activation), y).mean()
+        return value, jax.tree.map(jnp.subtract, params, end), memory
 
     return Rule(
         "incremental", lambda key, params: optimizer.init(params), gradient, predictor(activation)
@@ -225,44 +190,34 @@ def targets(params: Params, y: Float[Array, "batch n_L"]) -> Activities:
 
 
 def equilibrium_propagation(
-    params: Params,
-    x: Float[Array, "batch n_0"],
-    y: Float[Array, "batch n_L"],
     nudge: Number,
     *,
     symmetric: bool = True,
     tolerance: float = 1e-3,
-    most: int = 1000,
-    rate: Number = 0.1,
+    steps: int = 1000,
+    rate: float = 0.1,
     activation: str = "tanh",
-) -> list[Layer]:
-    """The update of equilibrium propagation, on the energy of predictive coding.
+) -> Rule:
+    """The rule of equilibrium propagation, on the energy of predictive coding.
 
     The output is free, and nudged by beta |y - x_L|^2 / 2. At rest its error is that of a
     clamped target of precision beta / (1 + beta), and with no nudge all errors are zero. So
     the contrast of the two phases, [dF/dW(beta) - dF/dW(0)] / beta, is the update of
     predictive coding, divided by beta; `symmetric`, that of beta and -beta (Laborieux et
-    al. 2021). Raises ValueError unless 0 < nudge < 1, and for tolerance < 0, most < 1 or
-    rate <= 0.
+    al. 2021). Raises ValueError unless 0 < nudge < 1, and where `settle` does.
     """
-    _check(tolerance, most, rate, 1.0)
+    check_inference(steps, rate, 1.0)
+    check_share(tolerance=tolerance)
     check_number("between 0 and 1", lambda value: 0 < value < 1, nudge=nudge)
-
-    def nudged(beta):
-        model = (activation, "squared error")
-        precision, start = beta / (1 + beta), activities(params, x, activation)[:-1]
-        xs, _ = _settle(params, start, y, tolerance, rate, precision, most, *model)
-        slopes = weight_gradients(xs, errors(params, xs, y, *model, precision), activation)
-        return jax.tree.map(lambda slope: slope / beta, slopes)
-
-    if not symmetric:
-        return nudged(nudge)
-    return jax.tree.map(lambda a, b: (a + b) / 2, nudged(nudge), nudged(-nudge))
-
-
-def _check(tolerance, most, rate, precision):
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance = {tolerance}: must be at least 0 and less than 1")
-    if most < 1:
-        raise ValueError(f"most = {most}: must be at least 1")
-    check_inference(most, rate, precision)
+    return contrast(
+        "equilibrium propagation",
+        chain(activation),
+        predictor(activation),
+        LOSSES["squared error"],
+        nudged=lambda x, y, beta: Clamps(x, y, beta / (1 + beta)),
+        nudge=nudge,
+        symmetric=symmetric,
+        steps=steps,
+        rate=rate,
+        tolerance=tolerance,
+    )

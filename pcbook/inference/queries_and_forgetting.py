@@ -27,25 +27,18 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pcbook.core.checks import check_number, check_width
+from pcbook.core.energy import Clamps, Energy, settle, settle_then_learn
 from pcbook.core.network import (
     Activities,
     Params,
-    activities,
-    check_number,
-    check_width,
     firing,
     predict,
     predictor,
 )
-from pcbook.core.rules import Rule, stateless
-from pcbook.foundations.predictive_coding import (
-    Number,
-    check_inference,
-    energy,
-    errors,
-    velocities,
-    weight_gradients,
-)
+from pcbook.core.relaxation import Number, relax
+from pcbook.core.rules import Rule, begin, step
+from pcbook.foundations.predictive_coding import chain, check_inference
 
 # --- one network, any question
 
@@ -82,24 +75,41 @@ def ask(
         )
     between = "from 0 (free) to 1 (clamped)"
     check_number(between, lambda value: ((value >= 0) & (value <= 1)).all(), known=known)
-    xs, _ = _settle(params, y, known, steps, rate, activation, precision)
+    clamps = Clamps(None, y, precision * known)
+    xs = settle(hidden_causes(activation), params, clamps, steps=steps, rate=rate).state
     return Answer(xs, predict(params[-1], firing(xs, activation)[-1]))
 
 
-def _settle(params, y, known, steps, rate, activation, precision):
-    """Activities with the causes free, and their errors."""
+@cache
+def hidden_causes(activation: str = "tanh") -> Energy:
+    """The energy of an output with causes x_0 ~ N(0, I) that are never seen.
 
-    def misses(xs):
-        *hidden, output = errors(params, xs, y, activation, precision=precision)
-        return [*hidden, jnp.where(known > 0, known * output, 0)]
+    The input of a training loop, `clamps.x`, is not looked at. `clamps.precision` is that of
+    all units of the output or of each, (n_L,), zero where a unit is not known: nor is what
+    stands there in `clamps.y`.
+    """
+    below = chain(activation, prior=1.0)
 
-    def step(xs, _):
-        below, *hidden = velocities(params, xs, misses(xs), activation)
-        return [x + rate * v for x, v in zip(xs, [below - xs[0], *hidden])], None
+    def given(params, clamps):
+        mean = jnp.zeros((len(clamps.y), params[0].W.shape[1]), clamps.y.dtype)
+        return Clamps(mean, jnp.where(clamps.precision > 0, clamps.y, 0), clamps.precision)
 
-    causes = jnp.zeros((len(y), params[0].W.shape[1]), y.dtype)
-    xs, _ = lax.scan(step, activities(params, causes, activation)[:-1], length=steps)
-    return xs, misses(xs)
+    def value(params, xs, clamps):
+        mean, y, precision = given(params, clamps)
+        mu = predict(params[-1], firing(xs, activation)[-1])
+        output = (precision * (y - mu) ** 2).sum(-1) / 2
+        return below.value(params, xs, Clamps(mean, None)) + output
+
+    def start(params, clamps):
+        return below.start(params, given(params, clamps))
+
+    def velocity(params, xs, clamps):
+        return below.velocity(params, xs, given(params, clamps))
+
+    def update(params, xs, clamps):
+        return below.update(params, xs, given(params, clamps))
+
+    return Energy(value, start, velocity, update)
 
 
 @cache
@@ -113,14 +123,10 @@ def rule(
     rate <= 0, precision <= 0 or an unknown name.
     """
     check_inference(steps, rate, precision)
-    predict = predictor(activation)
-
-    def gradient(params, state, x, y, key):
-        xs, es = _settle(params, y, jnp.ones(y.shape[1]), steps, rate, activation, precision)
-        F = energy(params, xs, y, activation, precision=precision) + (xs[0] ** 2).sum(-1) / 2
-        return F.mean(), weight_gradients(xs, es, activation), state
-
-    return Rule("hidden causes", stateless, gradient, predict)
+    energy = hidden_causes(activation)
+    return settle_then_learn(
+        "hidden causes", energy, predictor(activation), precision=precision, steps=steps, rate=rate
+    )
 
 
 # --- a memory without layers
@@ -170,12 +176,11 @@ def recall(
     check_inference(steps, rate, 1.0)
     check_width("x", x, len(memory.mean), "only")
 
-    def step(x, _):
+    def velocity(x):
         e = memory.error(x)
-        v = -e if dendritic else -e + e @ memory.W
-        return jnp.where(known, x, x + rate * v), None
+        return jnp.where(known, 0, -e if dendritic else -e + e @ memory.W)
 
-    return lax.scan(step, jnp.where(known, x, memory.mean), length=steps)[0]
+    return relax(velocity, jnp.where(known, x, memory.mean), steps=steps, rate=rate).state
 
 
 # --- a gate for each context
@@ -282,10 +287,12 @@ def practise(
     each move, the length of the episode that it ended, or 0.
     """
     reset_key, key = random.split(key)
+    learn_from = step(rule.gradient, optimizer)
 
     def one(carry, inputs):
         i, key = inputs
-        params, state, opt, world, age, store = carry
+        learned, world, age, store = carry
+        params = learned[0]
         act_key, explore_key, start_key, batch_key, rule_key = random.split(key, 5)
         value = rule.predict(params, world[None])[0]
         curious = random.uniform(explore_key) < jnp.maximum(0.05, 1 - i / (moves / 4))
@@ -300,15 +307,13 @@ def practise(
         best = rule.predict(params, then).max(-1)
         goal = 1 + discount * jnp.where(ended, 0, best)
         target = rule.predict(params, before).at[jnp.arange(batch_size), taken].set(goal)
-        _, update, state = rule.gradient(params, state, before, target, rule_key)
-        update, opt = optimizer.update(update, opt, params)
-        params = optax.apply_updates(params, update)
+        learned, _ = learn_from(learned, (before, target, rule_key))
         world = jnp.where(over, upright(start_key), after)
-        carry = (params, state, opt, world, jnp.where(over, 0, age), store)
+        carry = (learned, world, jnp.where(over, 0, age), store)
         return carry, jnp.where(over, age, 0)
 
     world, nothing = upright(reset_key), jnp.zeros((memory, 4))
     store = (nothing, jnp.zeros(memory, int), nothing, jnp.zeros(memory, bool))
-    carry = (params, rule.init(key, params), optimizer.init(params), world, 0, store)
-    carry, lengths = lax.scan(one, carry, (jnp.arange(moves), random.split(key, moves)))
-    return carry[0], lengths
+    carry = (begin(rule, optimizer, params, key), world, 0, store)
+    (learned, *_), lengths = lax.scan(one, carry, (jnp.arange(moves), random.split(key, moves)))
+    return learned[0], lengths

@@ -31,15 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
-from pcbook.core.network import check_number, check_positive
-from pcbook.core.rules import Rule
-from pcbook.foundations import backprop
-
-Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
+from pcbook.core.checks import check_number, check_positive
+from pcbook.core.cost import count
+from pcbook.core.relaxation import Number
 
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
@@ -312,82 +309,3 @@ def price(
     operation = (prices.add[number] + prices.multiply[number]) / 2
     operations = cost["flops"] + OPERATIONS_OF_A_TRANSCENDENTAL * cost["transcendentals"]
     return Energy(operations * operation, cost["bytes"] * prices.memory[memory])
-
-
-def learning_step(rule: Rule, rate: float = 0.01):
-    """A step of gradient descent by a rule, as a function of (params, state, x, y, key)."""
-
-    def step(params, state, x, y, key):
-        _, update, state = rule.gradient(params, state, x, y, key)
-        return jax.tree.map(lambda p, u: p - rate * u, params, update), state
-
-    return step
-
-
-def count(function, *args) -> dict[str, float]:
-    """What `function(*args)` does, as `backprop.cost` gives it, every loop as often as it turns.
-
-    XLA cannot know how often a loop turns that decides for itself when to stop, and counts it
-    once. So the program is run, and what such loops did beyond one turn is added. Of a branch
-    the dearest counts.
-    """
-    with jax.disable_jit():
-        program = jax.make_jaxpr(function)(*args)
-    leaves = jax.tree.leaves(args)
-    compiled = jax.jit(partial(_run, program)).lower(leaves).compile()
-    total = backprop.bill(compiled)
-    if bodies := _loops(program):
-        _, turns = compiled(leaves)
-        for body, beyond_one in zip(bodies, turns):
-            inputs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in body.in_avals]
-            once = backprop.cost(jaxpr_as_fun(body), *inputs)
-            total = {name: total[name] + int(beyond_one) * once[name] for name in total}
-    return total
-
-
-def _loops(program: ClosedJaxpr) -> list[ClosedJaxpr]:
-    """What each loop of a program does in a turn, an outer loop before those within it."""
-    bodies = (e.params["body_jaxpr"] for e in program.eqns if e.primitive.name == "while")
-    return [loop for body in bodies for loop in (body, *_loops(body))]
-
-
-def _run(program: ClosedJaxpr, args) -> tuple[list, list]:
-    """Run a program. Returns its outputs, and a number for each of its `_loops`.
-
-    That is its turns, less one for each time that the program came to it.
-    """
-    values = dict(zip(program.jaxpr.constvars, program.consts))
-    values |= zip(program.jaxpr.invars, args)
-    turns = []
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for eqn in program.eqns:
-        inputs = list(map(read, eqn.invars))
-        if eqn.primitive.name == "while":
-            outputs, of_this = _loop(eqn.params, inputs)
-            turns += of_this
-        else:
-            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-            outputs = outputs if eqn.primitive.multiple_results else [outputs]
-        values |= zip(eqn.outvars, outputs)
-    return list(map(read, program.jaxpr.outvars)), turns
-
-
-def _loop(params, inputs) -> tuple[list, list]:
-    """Run one loop, and count."""
-    body, condition = params["body_jaxpr"], jaxpr_as_fun(params["cond_jaxpr"])
-    n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    of_condition, of_body, state = inputs[:n], inputs[n:m], inputs[m:]
-
-    def turn(carry):
-        state, turns = carry
-        state, within = _run(body, [*of_body, *state])
-        return state, [a + b for a, b in zip(turns, [1, *within])]
-
-    none = [jnp.zeros((), int)] * (1 + len(_loops(body)))
-    state, (turns, *within) = lax.while_loop(
-        lambda carry: condition(*of_condition, *carry[0])[0], turn, (state, none)
-    )
-    return state, [turns - 1, *within]

@@ -12,7 +12,6 @@ from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
     activities,
-    check_positive,
     firing,
     forward,
     hebbian,
@@ -191,18 +190,3 @@ def test_an_input_that_does_not_fit_is_answered_with_the_shape_that_would(shape)
     assert f"x has shape {shape}: must be (batch, 5), 5 being the width of the input" in str(
         error.value
     )
-
-
-@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan")])
-def test_a_number_that_is_not_positive_is_named_with_its_value(value):
-    check_positive(rate=1, precision=jnp.array(0.5))
-    with pytest.raises(ValueError, match=f"precision = {value}: must be a positive number"):
-        check_positive(rate=1, precision=value)
-
-
-def test_a_number_that_jax_traces_is_let_through():
-    def rate(value):
-        check_positive(rate=value)
-        return value
-
-    assert jax.jit(rate)(-1.0) == -1

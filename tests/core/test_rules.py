@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -7,10 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 from cases import as_a_reader_runs_it, assert_close, exact, random_like
 from jax import random
 
 from pcbook import backprop, predictive_coding
+from pcbook.core.models import mlp
 from pcbook.core.network import LOSSES, Layer, forward, init
 from pcbook.core.rules import (
     Comparison,
@@ -19,6 +22,7 @@ from pcbook.core.rules import (
     angle,
     compare,
     fit,
+    interval,
     learn,
     stateless,
     without_biases,
@@ -258,7 +262,9 @@ def test_without_biases_weights_learn_and_biases_stay():
 
 def race(rules, dataset=CORNERS, sizes=(3, 6, 3), **settings):
     plan = {"rates": (1e-4, 0.03), "seeds": 2, "epochs": 3, "batch_size": 8, "key": random.key(0)}
-    return compare(rules, sizes, dataset, **plan | settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # two rates, few epochs
+        return compare(rules, mlp(sizes), dataset, **plan | settings)
 
 
 @cache
@@ -318,19 +324,98 @@ def test_each_seed_has_weights_and_held_out_images_of_its_own():
     np.testing.assert_array_equal(result.test[..., 0], result.test[..., 1])
 
 
+def compared(validation, test=None, names=("rule",), rates=(0.1, 0.2, 0.3), work=None, patience=1):
+    """A comparison of made-up accuracies (rules, rates, seeds, epochs), 10 updates an epoch."""
+    validation = np.array(validation, float)
+    test = validation if test is None else np.array(test, float)
+    work = np.ones(len(names)) if work is None else np.array(work, float)
+    return Comparison(names, rates, validation, test, work, 10, patience)
+
+
 def test_best_rate_has_the_best_validation_whatever_the_test_says():
     validation = np.array([[0.2, 0.9, 0.5]]).reshape(1, 3, 1, 1)
-    result = Comparison(("rule",), (0.1, 0.2, 0.3), validation, 1 - validation)
+    result = compared(validation, 1 - validation)
     assert result.best == [1]
     np.testing.assert_allclose(result.curves(), [[[0.1]]])
-    assert "10.0 ± 0.0" in result.table()
+    np.testing.assert_allclose(result.reached(), [[0.1]])
 
 
-def test_best_rate_is_that_of_the_last_epoch_and_of_the_mean_over_seeds():
-    validation = np.array(
-        [[[[0.9, 0.1], [0.9, 0.1]], [[0.1, 0.8], [0.1, 0.0]], [[0.1, 0.3], [0.1, 0.6]]]]
+def test_each_training_is_judged_at_its_best_epoch_and_a_rate_by_the_mean_over_seeds():
+    validation = [[[[0.5, 0.1], [0.1, 0.5]], [[0.1, 0.8], [0.1, 0.0]], [[0.1, 0.3], [0.1, 0.6]]]]
+    test = [[[[0.3, 0.9], [0.9, 0.4]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
+    result = compared(validation, test)
+    assert result.best == [0]  # .5 and .5, against .8 and .1, and .3 and .6
+    np.testing.assert_allclose(result.reached(), [[0.3, 0.4]])
+
+
+def test_a_rate_at_which_a_seed_diverged_comes_last_and_is_called_diverged():
+    validation = [[[[0.9, 0.9], [0.9, np.nan]], [[0.2, 0.3], [0.2, 0.3]], [[0.1, 0.2], [0.1, 0.2]]]]
+    result = compared(validation)
+    assert result.best == [1]
+    np.testing.assert_array_equal(result.diverged[0], [[False, True], [False] * 2, [False] * 2])
+    assert "diverged" in result.table().splitlines()[1]
+
+
+def test_a_training_that_diverges_is_reported_as_nan_and_never_as_an_accuracy():
+    result = race([backprop.rule()], rates=(0.03, 1e300), optimizer=optax.sgd, epochs=3)
+    assert result.diverged[0].tolist() == [[False, False], [True, True]]
+    assert np.isnan(result.final[0, 1]).all()
+
+
+@pytest.mark.parametrize(("best", "edge"), [(0, True), (1, False), (2, True)])
+def test_a_best_rate_on_the_edge_of_the_grid_is_warned_of(best, edge):
+    validation = np.full((1, 3, 1, 2), 0.1)
+    validation[0, best] = 0.9
+    warned = [w for w in compared(validation).warnings() if "edge of the grid" in w]
+    assert bool(warned) == edge
+
+
+@pytest.mark.parametrize(("patience", "plateau"), [(1, True), (2, False)])
+def test_a_curve_that_still_rose_within_the_patience_is_no_plateau(patience, plateau):
+    rising = compared([[[[0.1, 0.2, 0.5, 0.4]]] * 3], patience=patience)
+    assert rising.plateau.all() == plateau
+    assert any("still improving" in w for w in rising.warnings()) != plateau
+
+
+def test_comparison_warns_as_it_is_made():
+    with pytest.warns(RuntimeWarning, match=r"backprop: the best rate, .*edge of the grid"):
+        compare(
+            [backprop.rule()], mlp((3, 6, 3)), CORNERS, rates=(0.03,), epochs=1, key=random.key(0)
+        )
+
+
+def test_difference_is_paired_over_seeds():
+    one, other = np.array([0.9, 0.7, 0.8]), np.array([0.8, 0.65, 0.72])
+    result = compared(
+        np.stack([one, other]).reshape(2, 1, 3, 1), names=("one", "other"), rates=(0.1,)
     )
-    assert Comparison(("rule",), (0.1, 0.2, 0.3), validation, validation).best == [2]
+    found = result.difference("one", "other")
+    expected = scipy.stats.ttest_rel(one, other).confidence_interval()
+    np.testing.assert_allclose((found.low, found.high), expected)
+    np.testing.assert_allclose(found.mean, (one - other).mean())
+    np.testing.assert_allclose(found.sd, (one - other).std(ddof=1))
+    with pytest.raises(ValueError, match=r"other = 'none': must be one of 'one', 'other'"):
+        result.difference("one", "none")
+
+
+def test_interval_covers_the_mean_as_often_as_it_says_with_five_seeds():
+    draws = np.random.default_rng(0).normal(size=(4000, 5))
+    found = [interval(row) for row in draws]
+    covered = np.mean([low <= 0 <= high for _, low, high, _, _ in found])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / len(draws))
+
+
+def test_interval_of_one_value_is_refused():
+    with pytest.raises(ValueError, match="values has 1 entries: must be at least 2"):
+        interval(np.ones(1))
+
+
+def test_work_is_counted_in_the_products_of_an_update():
+    slow = predictive_coding.rule(steps=10)
+    work = race([backprop.rule(), slow], epochs=1, batch_size=8).work
+    # Forward 3x6 and 6x3, one product back through the last layer, two for the weights.
+    assert work[0] == 8 * (18 + 18 + 18 + 36)
+    assert work[1] > 3 * work[0]
 
 
 def test_test_images_choose_nothing():
@@ -354,17 +439,24 @@ def test_table_has_a_row_a_rule_a_column_a_rate_and_a_star_at_the_best():
     validation = np.array([[[[0.5]], [[0.9]]], [[[0.9]], [[0.5]]]])
     test = np.array([[[[0.25]], [[0.75]]], [[[0.625]], [[0.5]]]])
     header, first, second = (
-        Comparison(("one", "other"), (0.1, 1.0), validation, test).table().splitlines()
+        compared(validation, test, ("one", "other"), (0.1, 1.0), work=[2, 6])
+        .table()
+        .splitlines()[:3]
     )
     assert header.split()[:2] == ["0.1", "1"]
-    assert first.split() == ["one", "25.0", "75.0*", "75.0", "±", "0.0"]
-    assert second.split() == ["other", "62.5*", "50.0", "62.5", "±", "0.0"]
+    assert first.split() == ["one", "25.0", "75.0*", "75.0", "10", "1.00"]
+    assert second.split() == ["other", "62.5*", "50.0", "62.5", "10", "3.00"]
+
+
+def test_spread_is_the_standard_deviation_of_a_sample():
+    validation = np.array([0.1, 0.3]).reshape(1, 1, 2, 1)
+    assert f"20.0 ± {np.std([10, 30], ddof=1):.1f}" in compared(validation, rates=(0.1,)).table()
 
 
 def test_plot_draws_each_rule_s_mean_in_percent_over_its_epochs():
     curves = np.array([[[[0.1, 0.4], [0.3, 0.6]]], [[[0.5, 0.9], [0.5, 0.9]]]])
     _, axes = plt.subplots()
-    Comparison(("one", "other"), (0.1,), curves, curves).plot(axes)
+    compared(curves, names=("one", "other"), rates=(0.1,)).plot(axes)
     one, other = axes.get_lines()
     np.testing.assert_allclose(one.get_xydata(), [[1, 20], [2, 50]])
     np.testing.assert_allclose(other.get_xydata(), [[1, 50], [2, 90]])
@@ -415,10 +507,9 @@ def refused(message, call):
 
 @pytest.mark.parametrize("epochs", [0, -1])
 def test_epochs_must_be_at_least_1(epochs):
-    refused(f"epochs = {epochs}: must be at least 1", lambda: train(epochs=epochs))
-    refused(
-        f"epochs = {epochs}: must be at least 1", lambda: race([backprop.rule()], epochs=epochs)
-    )
+    message = f"epochs = {epochs}: must be an integer of at least 1"
+    refused(message, lambda: train(epochs=epochs))
+    refused(message, lambda: race([backprop.rule()], epochs=epochs))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 31])
@@ -456,7 +547,8 @@ def test_rates_must_be_positive_numbers(rates):
 
 @pytest.mark.parametrize("seeds", [0, -2])
 def test_seeds_must_be_at_least_1(seeds):
-    refused(f"seeds = {seeds}: must be at least 1", lambda: race([backprop.rule()], seeds=seeds))
+    message = f"seeds = {seeds}: must be an integer of at least 1"
+    refused(message, lambda: race([backprop.rule()], seeds=seeds))
 
 
 def test_rules_must_be_at_least_one():

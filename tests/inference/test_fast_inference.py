@@ -10,7 +10,7 @@ from hypothesis import given
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from pcbook import backprop, fast_inference, graph, predictive_coding
+from pcbook import cost, fast_inference, graph, predictive_coding
 from pcbook.core.network import activities
 from pcbook.core.rules import fit
 from pcbook.inference.fast_inference import (
@@ -271,7 +271,7 @@ def test_a_sweep_is_what_xla_counts():
         "errors": (lambda here, xs, es, bends: here.errors(xs), first + sum(rest)),
     }
     for name, (function, weights) in passes.items():
-        counted = backprop.cost(on(function), *arrays)["flops"]
+        counted = cost.count(on(function), *arrays)["flops"]
         assert counted == pytest.approx(product * weights, rel=0.15), name
 
 

@@ -2,17 +2,12 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from cases import case
-from jax import lax, random
+from jax import random
 from scipy import integrate, linalg, stats
 
-from pcbook import backprop, inference_learning, network
-from pcbook import predictive_coding as pc
 from pcbook import thermodynamics as td
 
 KEY = random.key(0)
@@ -209,79 +204,6 @@ def test_a_trap_that_cannot_be_is_named(given, words):
         td.stiffen(KEY, **given, particles=1)
     with pytest.raises(ValueError, match=words):
         td.mean_work(**given)
-
-
-# --- counting ---
-
-
-def test_a_product_is_counted_by_hand():
-    a, b = jnp.ones((64, 32), jnp.float32), jnp.ones((32, 16), jnp.float32)
-    cost = td.count(jnp.dot, a, b)
-    assert cost["flops"] == 2 * 64 * 32 * 16
-    assert cost["bytes"] == 4 * (64 * 32 + 32 * 16 + 64 * 16)
-
-
-def products(a, b, times):
-    """`times` products by a; the number of turns is known to XLA only if it is a constant."""
-    return lax.fori_loop(0, times, lambda _, b: jnp.tanh(a @ b), b)
-
-
-A, B = jnp.eye(32) / 2, jnp.ones((32, 64))
-ONE = 2 * 32 * 32 * 64
-
-
-@pytest.mark.parametrize("times", [0, 1, 7])
-def test_a_loop_that_knows_only_as_it_runs_is_counted_as_often_as_it_turns(times):
-    cost = td.count(products, A, B, times)
-    assert cost["flops"] == pytest.approx(times * ONE, abs=100)
-    assert cost["transcendentals"] == times * 32 * 64
-
-
-def test_a_loop_of_known_length_costs_what_it_costs_written_out():
-    known = td.count(lambda a, b: products(a, b, 7), A, B)
-    written = backprop.cost(lambda a, b: products(a, b, 7), A, B)
-    assert known == written
-    assert known["flops"] == 7 * ONE
-
-
-def test_loops_within_loops_are_counted_turn_by_turn():
-    def rows(a, b, times):
-        return lax.fori_loop(0, times, lambda i, b: products(a, b, i), b)
-
-    cost = td.count(rows, A, B, 4)
-    assert cost["transcendentals"] == (0 + 1 + 2 + 3) * 32 * 64
-
-
-def test_two_loops_are_told_apart():
-    def both(a, b, few, many):
-        return products(a, products(a, b, few), many) + products(a, b, 0)
-
-    cost = td.count(both, A, B, 2, 5)
-    assert cost["transcendentals"] == 7 * 32 * 64
-
-
-def test_settling_costs_as_many_steps_as_it_took():
-    example = case((6, 32, 32, 4), batch=16, activation="tanh")
-    params, x, y = jax.tree.map(jnp.float32, (example.params, example.x, example.y))
-
-    def settled(params, x, y):
-        return inference_learning.settle(params, x, y, tolerance=0.1)
-
-    taken = int(settled(params, x, y).steps)
-    whole = td.count(settled, params, x, y)
-    alone = td.count(lambda *a: pc.infer(*a, steps=taken), params, x, y)
-    assert taken > 3
-    assert whole["flops"] == pytest.approx(alone["flops"], rel=0.3)
-
-
-def test_a_learning_step_is_one_of_gradient_descent():
-    params = network.init(KEY, (5, 4, 3))
-    x, y = jnp.ones((2, 5)), jnp.ones((2, 3))
-    rule = backprop.rule()
-    stepped, _ = td.learning_step(rule, 0.1)(params, (), x, y, KEY)
-    _, update, _ = rule.gradient(params, (), x, y, KEY)
-    expected = optax.apply_updates(params, jax.tree.map(lambda u: -0.1 * u, update))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stepped, expected)
 
 
 # --- prices ---

@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pcbook.core.checks import check_count, check_number, check_positive, check_share, lookup
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "0.1", None, [1]])
+def test_what_is_no_positive_number_is_named_with_its_value(value):
+    with pytest.raises(ValueError) as error:
+        check_positive(rate=value)
+    assert str(error.value) == f"rate = {value!r}: must be a positive number"
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5, 2.0, "2", None, float("nan")])
+def test_what_is_no_count_is_named_with_its_value(value):
+    with pytest.raises(ValueError) as error:
+        check_count(steps=value)
+    assert str(error.value) == f"steps = {value!r}: must be an integer of at least 1"
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 7, float("nan")])
+def test_a_share_is_at_least_0_and_less_than_1(value):
+    with pytest.raises(ValueError, match=r"tolerance = .*: must be at least 0 and less than 1"):
+        check_share(tolerance=value)
+
+
+def test_good_numbers_pass_whatever_their_kind():
+    check_positive(rate=1, precision=jnp.array(0.5))
+    check_count(steps=np.int64(3))
+    check_share(tolerance=0)
+
+
+def test_a_traced_number_has_no_value_and_passes():
+    jax.jit(lambda rate: check_positive(rate=rate))(-1.0)
+
+
+def test_the_first_that_does_not_hold_is_named():
+    with pytest.raises(ValueError, match="b = 2: must be odd"):
+        check_number("odd", lambda value: value % 2, a=1, b=2)
+
+
+def test_lookup_finds_a_name_and_answers_another_with_those_there_are():
+    table = {"tanh": 1, "relu": 2}
+    assert lookup(table, activation="relu") == 2
+    with pytest.raises(ValueError) as error:
+        lookup(table, activation="rely")
+    assert str(error.value) == "activation = 'rely': must be one of 'tanh', 'relu'"

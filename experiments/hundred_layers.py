@@ -10,32 +10,25 @@ stopped.
 
 import time
 
-import jax
 import optax
 from jax import random
 from stored import load, save
 
-from pcbook import data, fast_inference, rules
+from pcbook import data, fast_inference, graph, rules
 
 NAME = "hundred_layers"
 DEPTH, WIDTH, EPOCHS, BATCH, RATES = 100, 32, 15, 32, (0.1, 0.03)
-
-
-def backprop():
-    def gradient(params, state, x, y, key):
-        loss, update = jax.value_and_grad(fast_inference.residual_loss)(params, x, y, "tanh")
-        return loss / len(x), jax.tree.map(lambda g: g / len(x), update), state
-
-    return rules.Rule("backprop", rules.stateless, gradient, fast_inference.residual_rule().predict)
 
 
 def main():
     results = load(NAME, setting={"depth": DEPTH, "width": WIDTH, "batch": BATCH, "seed": 0})
     runs = results.setdefault("runs", {})
     key = random.key(0)
-    params = fast_inference.residual_init(key, 64, WIDTH, DEPTH, 10)
+    model = fast_inference.residual(64, WIDTH, DEPTH, 10, "tanh")
+    params = model.init(key)
+    backprop = graph.rule(model, method="z-il")._replace(name="backprop")
     settled = fast_inference.residual_rule(8, 0.3), fast_inference.residual_rule(20, 0.1)
-    for rule in (*settled, backprop()):
+    for rule in (*settled, backprop):
         for rate in RATES:
             name = f"{rule.name}, rate {rate}"
             if name in runs:

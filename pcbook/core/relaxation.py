@@ -8,6 +8,7 @@ graph, neurons move in spikes or without a clock.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from pcbook.core.checks import check_count, check_positive, check_share
+from pcbook.core.checks import check_number, check_positive, check_share
 
 Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
 
@@ -56,10 +57,12 @@ def relax(
 
     Takes `steps` of them, or with a `tolerance` at most so many: it ends when the speed
     |velocity| of each sample, a row of the state, is at most that share of what it was at the
-    start, and when a speed is not finite. Raises ValueError for steps < 1, rate <= 0, a
+    start, and when a speed is not finite. Raises ValueError for steps < 0, rate <= 0, a
     tolerance outside [0, 1), or a trajectory with a tolerance.
     """
-    check_count(steps=steps)
+    check_number(
+        "an integer of at least 0", lambda n: isinstance(n, Integral) and n >= 0, steps=steps
+    )
     check_positive(rate=rate)
     if tolerance is not None:
         check_share(tolerance=tolerance)

@@ -31,7 +31,8 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm import tqdm
 
-from pcbook.core.network import Function, Table
+from pcbook.core.checks import lookup
+from pcbook.core.network import Function
 from pcbook.store import data
 from pcbook.store.data import Dataset
 
@@ -197,12 +198,12 @@ def drive(W: Weights, x: Steps) -> Steps:
 
 
 # What a unit's preactivation costs, and its slope.
-COSTS = Table(
-    "loss",
+_COSTS = (
     Function("pre", jnp.abs, jnp.sign),
     Function("post", jax.nn.relu, lambda a: (a > 0).astype(a.dtype)),
     Function("post+weights", jax.nn.relu, lambda a: (a > 0).astype(a.dtype)),
 )
+COSTS = {cost.name: cost for cost in _COSTS}
 WEIGHT_COST = {"pre": 0.0, "post": 0.0, "post+weights": 3708.0}
 
 
@@ -211,7 +212,7 @@ def energy(a: Steps, params, loss: str = "pre") -> Float[Array, ""]:
 
     "pre" mean|a|; "post" mean|h|; "post+weights" mean|h| + 3708 mean(W^2).
     """
-    cost = COSTS[loss](a).mean((1, 2)).sum()
+    cost = lookup(COSTS, loss=loss)(a).mean((1, 2)).sum()
     if weight := WEIGHT_COST[loss]:
         cost += weight * len(a) * sum((W**2).mean() for W in jax.tree.leaves(params))
     return cost
@@ -236,7 +237,7 @@ def gradient(
     a = [x[0]]
     for x_t in x[1:]:
         a.append(forth @ jax.nn.relu(a[-1]) + x_t)
-    own = [COSTS[loss].slope(a_t) / a_t.size for a_t in a]
+    own = [lookup(COSTS, loss=loss).slope(a_t) / a_t.size for a_t in a]
     delta = own[-1:]
     for a_t, own_t in zip(a[-2:0:-1], own[-2:0:-1]):
         delta.insert(0, own_t + (W @ delta[0]) * (a_t > 0))
@@ -342,7 +343,7 @@ def check_training(images, labels, trainer: Trainer, rates, epochs: int, every: 
     """Raise the ValueError that names what does not fit."""
     images, labels = np.asarray(images), np.asarray(labels)
     Dataset(images, labels, images, labels)
-    COSTS[trainer.loss]
+    lookup(COSTS, loss=trainer.loss)
     if not 1 <= trainer.batch_size <= trainer.deck.n:
         raise ValueError(
             f"batch_size = {trainer.batch_size}: must be 1 to {trainer.deck.n}, "

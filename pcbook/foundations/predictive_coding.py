@@ -39,7 +39,7 @@ from pcbook.core.network import (
     predictor,
 )
 from pcbook.core.relaxation import Number, Settled, relax
-from pcbook.core.rules import Rule, stateless
+from pcbook.core.rules import Rule
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
 from pcbook.store.data import Dataset
@@ -138,19 +138,24 @@ def energy(
 
 
 def velocities(
-    params: Params, xs: Activities, es: Activities, activation: str = "tanh"
+    params: Params,
+    xs: Activities,
+    es: Activities,
+    activation: str = "tanh",
+    heard: Activities | None = None,
 ) -> Activities:
     """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
 
-    A layer is pulled to the prediction from below and pushed to explain the error above.
-    Nothing predicts the input x_0: it feels the error above alone.
+    A layer is pulled to the prediction from below and pushed to explain the error above, as
+    it is `heard`: by default, as it is. Nothing predicts the input x_0, which feels the error
+    above alone.
     """
-    phi = lookup(ACTIVATIONS, activation=activation)
+    phi, heard = lookup(ACTIVATIONS, activation=activation), es if heard is None else heard
     hidden = [
         -e + (above @ layer.W) * phi.slope(x)
-        for x, e, above, layer in zip(xs[1:], es[:-1], es[1:], params[1:])
+        for x, e, above, layer in zip(xs[1:], es[:-1], heard[1:], params[1:])
     ]
-    return [es[0] @ params[0].W, *hidden]
+    return [heard[0] @ params[0].W, *hidden]
 
 
 def infer(

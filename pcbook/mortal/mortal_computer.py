@@ -26,8 +26,10 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.core.network import Layer, Params, check_number, forward
-from pcbook.foundations.predictive_coding import Number, rule
+from pcbook.core.checks import check_number
+from pcbook.core.network import Layer, Params, forward
+from pcbook.core.relaxation import Number
+from pcbook.foundations.predictive_coding import rule
 
 # --- a wall
 

@@ -30,18 +30,23 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pcbook.core import network
+from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
     Activities,
     Params,
-    check_number,
     firing,
     hebbian,
     predict,
 )
+from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Rule, accuracy, learn, stateless
-from pcbook.foundations.predictive_coding import Number, check_inference, errors, velocities
+from pcbook.foundations.predictive_coding import (
+    errors,
+    errors_from_firing,
+    velocities,
+)
 from pcbook.store.data import Dataset
 
 # --- chips that differ
@@ -454,7 +459,7 @@ def vote(
 # --- predictive coding in spikes
 
 
-class Settled(NamedTuple):
+class Spiking(NamedTuple):
     """Where spiking inference ended.
 
     `sent` is what the listeners of each layer x_0..x_{L-1} have been told of its firing, `es`
@@ -494,7 +499,7 @@ def settle_by_spikes(
     leak: Number = 0.0,
     activation: str = "tanh",
     loss: str = "squared error",
-) -> Settled:
+) -> Spiking:
     """Descend the energy where all that passes between neurons is spikes, from silence.
 
     Activities and errors are each told by `send`, at most one spike a step, and every
@@ -502,41 +507,43 @@ def settle_by_spikes(
     it, this is predictive coding. Raises ValueError for steps < 1, rate <= 0 or
     threshold <= 0.
     """
-    check_inference(steps, rate, 1.0)
-    check_number("a positive number", lambda value: value > 0, threshold=threshold)
-    return _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss)
+    check_count(steps=steps)
+    check_positive(rate=rate, threshold=threshold)
+    lookup(ACTIVATIONS, activation=activation)
+    return _settle_by_spikes(
+        params,
+        x,
+        y,
+        rate,
+        threshold,
+        leak,
+        steps=steps,
+        activation=activation,
+        loss=loss,
+    )
 
 
-@partial(jax.jit, static_argnums=(6, 7, 8))
-def _settle_by_spikes(params, x, y, rate, threshold, leak, steps, activation, loss):
-    phi = ACTIVATIONS[activation]
-
-    def misses(xs, sent):
-        *mus, mu = [predict(layer, r) for layer, r in zip(params, sent)]
-        output = jnp.zeros_like(mu) if y is None else -LOSSES[loss].slope(mu, y)
-        return [*(x - m for x, m in zip(xs[1:], mus)), output]
-
+@partial(jax.jit, static_argnames=("steps", "activation", "loss"))
+def _settle_by_spikes(params, x, y, rate, threshold, leak, *, steps, activation, loss):
     def tell(values, told):
         pairs = [send(v, t, threshold, leak) for v, t in zip(values, told)]
         return [t for t, _ in pairs], [jnp.abs(s).sum(-1) for _, s in pairs]
 
-    def step(state, _):
-        xs, sent, blamed = state
+    def velocity(xs, messages):
+        sent, told, counts = messages
         sent, spikes = tell(firing(xs, activation), sent)
-        es = misses(xs, sent)
-        blamed, error_spikes = tell(es, blamed)
-        vs = [
-            -e + (above @ layer.W) * phi.slope(x)
-            for x, e, above, layer in zip(xs[1:], es, blamed[1:], params[1:])
-        ]
-        xs = [xs[0], *(x + rate * v for x, v in zip(xs[1:], vs))]
-        return (xs, sent, blamed), (spikes, error_spikes)
+        es = errors_from_firing(params, xs, sent, y, loss)
+        told, error_spikes = tell(es, told)
+        _, *vs = velocities(params, xs, es, activation, heard=told)
+        counts = jax.tree.map(jnp.add, counts, (spikes, error_spikes))
+        return [None, *vs], (sent, told, counts)
 
     layers = [jnp.zeros((len(x), len(layer.b)), x.dtype) for layer in params]
-    start = ([x, *layers[:-1]], [jnp.zeros_like(x), *layers[:-1]], layers)
-    (xs, sent, _), counts = lax.scan(step, start, length=steps)
-    spikes, error_spikes = jax.tree.map(lambda count: count.sum(0), counts)
-    return Settled(xs, sent, misses(xs, sent), spikes, error_spikes)
+    silent = [jnp.zeros(len(x), x.dtype)] * len(params)
+    messages = ([jnp.zeros_like(x), *layers[:-1]], layers, (silent, silent))
+    settled = relax(velocity, [x, *layers[:-1]], steps=steps, rate=rate, memory=messages)
+    xs, (sent, _, counts) = settled.state, settled.memory
+    return Spiking(xs, sent, errors_from_firing(params, xs, sent, y, loss), *counts)
 
 
 @cache
@@ -572,7 +579,7 @@ def spiking(
     return Rule("spiking predictive coding", stateless, gradient, output)
 
 
-def additions(params: Params, settled: Settled) -> Float[Array, " batch"]:
+def additions(params: Params, settled: Spiking) -> Float[Array, " batch"]:
     """How many synapses the spikes of a sample reached, each of which adds its weight once.
 
     A spike of x_l goes up to all of layer l + 1; one of e_l goes down to all of layer l - 1,
@@ -605,16 +612,15 @@ def infer_without_clock(
     the other, in random order. Returns x_0..x_{L-1} at the ticks + 1 moments. Raises
     ValueError for ticks < 1, rate <= 0 or a chance outside (0, 1].
     """
-    check_inference(ticks, rate, 1.0)
+    check_count(ticks=ticks)
+    check_positive(rate=rate)
     check_number("above 0, and at most 1", lambda value: 0 < value <= 1, chance=chance)
 
-    def tick(xs, key):
+    def velocity(xs, key):
         _, *vs = velocities(params, xs, errors(params, xs, y, activation), activation)
-        keys = random.split(key, len(vs))
+        key, *keys = random.split(key, len(vs) + 1)
         moves = [random.bernoulli(k, chance, v.shape) * v for k, v in zip(keys, vs)]
-        xs = [xs[0], *(x + rate * move for x, move in zip(xs[1:], moves))]
-        return xs, xs
+        return [None, *moves], key
 
     start = network.activities(params, x, activation)[:-1]
-    _, path = lax.scan(tick, start, random.split(key, ticks))
-    return [jnp.concatenate([first[None], later]) for first, later in zip(start, path)]
+    return relax(velocity, start, steps=ticks, rate=rate, memory=key, trajectory=True).path

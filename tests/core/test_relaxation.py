@@ -23,7 +23,7 @@ def decay(state):
     return jax.tree.map(lambda a: -a, state)
 
 
-@pytest.mark.parametrize("steps", [1, UNROLLED, UNROLLED + 1, 30])
+@pytest.mark.parametrize("steps", [0, 1, UNROLLED, UNROLLED + 1, 30])
 def test_it_takes_euler_steps(steps):
     settled = relax(decay, START, steps=steps, rate=0.1)
     assert_close(settled.state, jax.tree.map(lambda a: jnp.asarray(a * 0.9**steps), START))
@@ -99,8 +99,8 @@ def test_it_is_differentiable_and_takes_a_traced_rate():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 0}, "steps = 0: must be an integer of at least 1"),
-        ({"steps": 2.5}, "steps = 2.5: must be an integer of at least 1"),
+        ({"steps": -1}, "steps = -1: must be an integer of at least 0"),
+        ({"steps": 2.5}, "steps = 2.5: must be an integer of at least 0"),
         ({"rate": -1}, "rate = -1: must be a positive number"),
         ({"tolerance": 1.0}, "tolerance = 1.0: must be at least 0 and less than 1"),
         ({"tolerance": 0.1, "trajectory": True}, "trajectory = True: must be False with a tol"),

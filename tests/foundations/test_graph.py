@@ -775,7 +775,7 @@ def test_a_vertex_is_a_product_with_its_bias_and_tells_where_it_stands():
         return (h @ params["W"]).sum()
 
     first, second = graph.trace(loss)({"W": W3, "b": np.ones(3)}, X3)
-    assert first.name, first.shape == ("product 1", (2, 3))
+    assert (first.name, first.shape) == ("product 1", (2, 3))
     assert (first.depth, second.depth, first.steps) == (1, 0, 1)
     assert first.code.endswith("# here")
     assert first.file == "test_graph.py"

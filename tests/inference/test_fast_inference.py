@@ -11,7 +11,7 @@ from jax import random
 from jax.flatten_util import ravel_pytree
 
 from pcbook import cost, fast_inference, graph, predictive_coding
-from pcbook.core.network import activities
+from pcbook.core.network import ACTIVATIONS, activities
 from pcbook.core.rules import fit
 from pcbook.inference.fast_inference import (
     METHODS,
@@ -20,8 +20,7 @@ from pcbook.inference.fast_inference import (
     conjugate_gradients,
     infer,
     init,
-    residual_init,
-    residual_loss,
+    residual,
     residual_rule,
 )
 from pcbook.store.data import Dataset
@@ -43,7 +42,7 @@ def problem(case):
 def at_errors(case, zs):
     """Activities whose hidden errors are `zs`, written out."""
     xs = [case.x]
-    phi = fast_inference.ACTIVATIONS[case.activation]
+    phi = ACTIVATIONS[case.activation]
     for l, (layer, z) in enumerate(zip(case.params, zs)):
         xs.append((phi(xs[-1]) if l else xs[-1]) @ layer.W.T + layer.b + z)
     return xs
@@ -76,8 +75,8 @@ def test_the_pass_down_is_the_derivative_of_the_energy_by_the_errors(case):
 def test_the_pass_up_undoes_the_errors(case):
     here = problem(case)
     es = here.errors(case.xs)
-    _, bends = here.down(case.xs, es)
-    xs, again = here.up(case.xs, es[:-1], bends)
+    _, branches = here.down(case.xs, es)
+    xs, again = here.up(case.xs, es[:-1], branches)
     assert_close(xs, case.xs)
     assert_close(again, es)
 
@@ -100,7 +99,7 @@ def test_velocity_and_energy_are_those_of_predictive_coding(case):
 def test_curvature_is_the_identity_and_the_square_of_the_jacobian(case):
     here = problem(case)
     es = here.errors(case.xs)
-    _, bends = here.down(case.xs, es)
+    _, branches = here.down(case.xs, es)
     for sample in range(len(case.x)):
         flat, restore = ravel_pytree([e[sample] for e in es[:-1]])
         one = case._replace(x=case.x[sample : sample + 1])
@@ -111,7 +110,7 @@ def test_curvature_is_the_identity_and_the_square_of_the_jacobian(case):
         J = jax.jacobian(output)(flat)
         H = jnp.eye(len(flat)) + case.precision * J.T @ J
         moves = [jnp.cos(jnp.arange(e.size, dtype=float)).reshape(e.shape) for e in es[:-1]]
-        ours = here.curvature(bends, moves)
+        ours = here.curvature(branches, moves)
         flat_move = ravel_pytree([m[sample] for m in moves])[0]
         assert_close(ravel_pytree([o[sample] for o in ours])[0], H @ flat_move)
 
@@ -119,7 +118,7 @@ def test_curvature_is_the_identity_and_the_square_of_the_jacobian(case):
 def output_from(case, zs):
     """The output of the network with hidden errors `zs`."""
     *_, last = xs = at_errors(case, zs)
-    phi = fast_inference.ACTIVATIONS[case.activation]
+    phi = ACTIVATIONS[case.activation]
     layer = case.params[-1]
     return ((phi(last) if len(xs) > 1 else last) @ layer.W.T + layer.b)[0]
 
@@ -204,9 +203,9 @@ def test_gauss_newton_solves_a_linear_network_in_as_many_products_as_outputs():
     net = case((5, 9, 9, 2), activation="identity")
     here = problem(net)
     xs = activities(net.params, net.x, "identity")[:-1]
-    slopes, bends = here.down(xs, here.errors(xs))
+    slopes, branches = here.down(xs, here.errors(xs))
     target = [-s for s in slopes]
-    d, count = conjugate_gradients(lambda m: here.curvature(bends, m), target, 1e-10, 50)
+    d, count = conjugate_gradients(lambda m: here.curvature(branches, m), target, 1e-10, 50)
     assert count <= 3
     closed = infer(net.params, net.x, net.y, method="closed form", activation="identity")
     assert_close(d, here.errors(closed.xs)[:-1], rtol=1e-7, atol=1e-8)
@@ -255,20 +254,20 @@ def test_a_sweep_is_what_xla_counts():
     net = case((40, 50, 50, 50, 10), batch=20)
     here = problem(net)
     es = here.errors(net.xs)
-    _, bends = here.down(net.xs, es)
+    _, branches = here.down(net.xs, es)
     first, *rest = (layer.W.size for layer in net.params)
     product = 2 * len(net.x)
-    arrays = (net.params, net.y, net.xs, es, bends)
+    arrays = (net.params, net.y, net.xs, es, branches)
 
     def on(function):
         return lambda params, y, *rest: function(Problem(params, y, "tanh", 1.0), *rest)
 
     passes = {
-        "up": (lambda here, xs, es, bends: here.up(xs, es[:-1], bends), first + sum(rest)),
-        "down": (lambda here, xs, es, bends: here.down(xs, es), sum(rest)),
-        "look": (lambda here, xs, es, bends: here.velocities(xs, es), sum(rest)),
-        "curvature": (lambda here, xs, es, bends: here.curvature(bends, es[:-1]), 2 * sum(rest)),
-        "errors": (lambda here, xs, es, bends: here.errors(xs), first + sum(rest)),
+        "up": (lambda here, xs, es, at: here.up(xs, es[:-1], at), first + sum(rest)),
+        "down": (lambda here, xs, es, _: here.down(xs, es), sum(rest)),
+        "look": (lambda here, xs, es, _: here.velocities(xs, es), sum(rest)),
+        "curvature": (lambda here, _, es, at: here.curvature(at, es[:-1]), 2 * sum(rest)),
+        "errors": (lambda here, xs, es, _: here.errors(xs), first + sum(rest)),
     }
     for name, (function, weights) in passes.items():
         counted = cost.count(on(function), *arrays)["flops"]
@@ -325,7 +324,7 @@ def test_an_energy_that_rises_is_warned_of():
     [
         ({"method": "magic"}, "method = 'magic': must be one of 'euler'"),
         ({"activation": "sine"}, "activation = 'sine'"),
-        ({"rate": 0}, "rate = 0.0: must be a positive number"),
+        ({"rate": 0}, "rate = 0: must be a positive number"),
         ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
         ({"most": 0}, "most = 0: must be an integer of at least 1"),
         ({"tolerance": 1.5}, "tolerance = 1.5: must be from 0 to 1"),
@@ -339,6 +338,24 @@ def test_bad_input_is_named(options, words):
     x, y = options.pop("x", net.x), options.pop("y", net.y)
     with as_a_reader_runs_it(), pytest.raises(ValueError) as error:
         infer(net.params, x, y, **options)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "magic"}, "method = 'magic': must be one of 'euler'"),
+        ({"activation": "sine"}, "activation = 'sine'"),
+        ({"rate": 0}, "rate = 0: must be a positive number"),
+        ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
+        ({"most": -3}, "most = -3: must be an integer of at least 1"),
+        ({"tolerance": 7}, "tolerance = 7: must be from 0 to 1"),
+        ({"method": "closed form"}, "activation = 'tanh': must be 'identity'"),
+    ],
+)
+def test_a_rule_refuses_what_inference_refuses(options, words):
+    with pytest.raises(ValueError) as error:
+        fast_inference.rule(**options)
     assert words in str(error.value)
 
 
@@ -386,30 +403,30 @@ def test_relus_get_larger_weights_and_keep_the_size_of_what_passes():
 
 
 def test_residual_network_is_the_formula():
-    params = residual_init(random.key(0), 5, 7, 4, 3)
-    x, y = random.normal(random.key(1), (2, 5)), random.normal(random.key(2), (2, 3))
+    model = residual(5, 7, 4, 3, "tanh")
+    params = model.init(random.key(0))
+    x = random.normal(random.key(1), (2, 5))
     h = x @ params["first"].T / np.sqrt(5)
     for W in params["hidden"]:
         h = h + jnp.tanh(h) @ W.T / np.sqrt(7 * 4)
     out = h @ params["last"].T / 7
-    np.testing.assert_allclose(residual_loss(params, x, y, "tanh"), ((y - out) ** 2).sum() / 2)
+    assert_close(model.apply(params, x), out)
     assert params["hidden"].shape == (2, 7, 7)  # L = 4: one in, two between, one out
 
 
 def test_residual_rule_is_predictive_coding_along_the_graph():
     """Errors as coordinates and activities as coordinates: the same rest, the same update."""
-    params = residual_init(random.key(0), 5, 7, 5, 3)
+    model = residual(5, 7, 5, 3, "tanh")
+    params = model.init(random.key(0))
     x, y = random.normal(random.key(1), (2, 5)), random.normal(random.key(2), (2, 3))
     rule = residual_rule(steps=100, rate=0.3)
     loss, update, _ = rule.gradient(params, (), x, y, None)
     options = {"method": "inference-learning", "steps": 1000, "rate": 0.2, "vertices": "named"}
-    value, theirs = graph.value_and_grad(
-        lambda params: residual_loss(params, x, y, "tanh"), **options
-    )(params)
-    assert_close(loss, value / 2)
-    assert_close(update, jax.tree.map(lambda g: g / 2, theirs), rtol=1e-6, atol=1e-8)
+    value, theirs, _ = graph.rule(model, **options).gradient(params, (), x, y, None)
+    assert_close(loss, value)
+    assert_close(update, theirs, rtol=1e-6, atol=1e-8)
 
 
 def test_too_shallow_a_residual_network_is_named():
     with pytest.raises(ValueError, match="depth = 2: must be at least 3"):
-        residual_init(random.key(0), 5, 7, 2, 3)
+        residual(5, 7, 2, 3)

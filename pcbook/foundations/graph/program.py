@@ -1,31 +1,25 @@
-"""A loss as a list of operations, and its vertices among them.
+"""A computation as a list of operations: read it, run it, and follow dependencies through it.
 
 `read` turns what JAX recorded (a jaxpr) into a `Program`: the same operations, with nested
 `jit`s written out and the bodies of `scan` and `remat` kept as programs of their own.
-`choose` says which of its values are vertices. `walk` runs a program and stops at each
-vertex, where the learning rule says what passes. `forward` and `backward` follow something
-else than numbers along the wires: who depends on whom, and how deep.
+`walk` runs a program and stops at each vertex, where the learning rule says what passes.
+`forward` and `backward` follow something else than numbers from operation to operation, such
+as what depends on what.
 """
 
 import itertools
 import linecache
-import os
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-PRODUCTS = {"dot_general": "product", "conv_general_dilated": "convolution"}
-NAME, STOP = "name", "stop_gradient"
+STOP = "stop_gradient"
 WRITTEN_OUT = {"jit", "pjit", "closed_call", "core_call"}
-SAME_NUMBERS = {"reshape", "transpose", "squeeze", "convert_element_type"}
-SUMS = {"add", "add_any"}
 
 
 class Op(NamedTuple):
@@ -57,23 +51,6 @@ class Program(NamedTuple):
     outs: list
     consts: dict
     avals: dict
-
-
-class Vertex(NamedTuple):
-    """A place where the graph is cut: it holds an activity and a prediction error.
-
-    `depth` counts the vertices on the longest way from this one to the loss: 0 is read by the
-    loss alone, and at rate 1 an error needs `depth` steps to come down here complete.
-    `steps` is how often a scan goes through it (1 outside a scan); the shape is that of one time.
-    """
-
-    name: str
-    shape: tuple
-    depth: int
-    steps: int
-    line: int
-    code: str
-    file: str
 
 
 # ---------------------------------------------------------------------------- reading
@@ -232,11 +209,33 @@ def slots(program: Program, vertices, times=()) -> list:
 
 def shapes(program: Program, vertices) -> list:
     """Shape and type of what each slot holds, leading times included."""
-    avals = {number: aval for p in every_program(program) for number, aval in p.avals.items()}
+    avals = every_aval(program)
     return [
         jax.ShapeDtypeStruct((*times, *avals[number].shape), avals[number].dtype)
         for number, times in slots(program, vertices)
     ]
+
+
+def every_program(program: Program) -> Iterator[Program]:
+    """Yield the program and all programs inside its operations."""
+    yield program
+    for op in program.ops:
+        for inner in op.inside:
+            yield from every_program(inner)
+
+
+def every_op(program: Program, atomic_too: bool = True) -> Iterator[Op]:
+    """Yield the operations at any nesting, inner ones first; those inside atomic ones if asked."""
+    for op in program.ops:
+        if atomic_too or op.walkable:
+            for inner in op.inside:
+                yield from every_op(inner, atomic_too)
+        yield op
+
+
+def every_aval(program: Program) -> dict:
+    """Shape and type of every value at any nesting, by number."""
+    return {number: aval for p in every_program(program) for number, aval in p.avals.items()}
 
 
 # ---------------------------------------------------------------------------- following
@@ -322,222 +321,3 @@ def scan_backward(op, values, join, note):
             break
         carry = now[n:m]
     return [*ins[:n], *carry, *ins[m:]]
-
-
-# ---------------------------------------------------------------------------- choosing
-
-
-def choose(program: Program, vertices) -> dict:
-    """The vertices of a program whose first output is the loss: number -> (name, operation).
-
-    A vertex is cut only where an error can matter: what the inputs that are learned can change,
-    and what can change the loss.
-    """
-    active, live = set(), set()
-
-    def reached(number, op, value):
-        value = value and op.name != STOP and inexact(op.eqn.outvars[op.outs.index(number)].aval)
-        if value:
-            active.add(number)
-        return value
-
-    def read_by_loss(number, op, value):
-        if value:
-            live.add(number)
-        return value and op.name != STOP
-
-    forward(program, [True] * len(program.ins), any, reached)
-    backward(program, [True] + [False] * (len(program.outs) - 1), any, read_by_loss)
-    matter = active & live
-    for op in every_op(program):
-        if op.name == "while" and matter.intersection(op.outs):
-            raise ValueError(
-                f"{place(op.eqn)}: an error cannot go back through a while loop: its number of "
-                "turns is not known beforehand; use lax.scan, or lax.fori_loop with fixed bounds"
-            )
-    if vertices == "products":
-        chosen = products(program, matter)
-    else:
-        chosen = named(program, matter, vertices)
-    if not chosen:
-        raise ValueError(
-            f"vertices = {vertices!r}: the loss has none (no matrix product or convolution that it "
-            "depends on and that depends on what is learned); mark some with "
-            'jax.ad_checkpoint.checkpoint_name(x, "...") and pass vertices="named"'
-        )
-    return unique(chosen)
-
-
-def inexact(aval) -> bool:
-    return jnp.issubdtype(getattr(aval, "dtype", jnp.int32), jnp.inexact)
-
-
-def every_op(program: Program, atomic_too=True):
-    for op in program.ops:
-        if atomic_too or op.walkable:
-            for inner in op.inside:
-                yield from every_op(inner, atomic_too)
-        yield op
-
-
-def products(program: Program, matter) -> dict:
-    """Every product and convolution, with the bias that is added to it straight away."""
-    at_product = {
-        number
-        for op in every_op(program, False)
-        if op.name in PRODUCTS
-        for number in op.outs
-        if number in matter
-    }
-    downstream = set()
-
-    def after_a_product(number, op, value):
-        if value or number in at_product:
-            downstream.add(number)
-        return value or number in at_product
-
-    forward(program, [False] * len(program.ins), any, after_a_product)
-    chosen = {}
-
-    def look(program):
-        readers = {}
-        for op in program.ops:
-            for atom in op.ins:
-                if not isinstance(atom, Literal):
-                    readers.setdefault(atom, []).append(op)
-        for atom in program.outs:
-            if not isinstance(atom, Literal):
-                readers.setdefault(atom, []).append(None)
-
-        def with_bias(number):
-            place = number
-            while len(readers.get(number, ())) == 1 and (op := readers[number][0]) is not None:
-                if op.name in SUMS:
-                    other = op.ins[1 if op.ins[0] is number else 0]
-                    same_shape = op.eqn.outvars[0].aval.shape == program.avals[number].shape
-                    if (not isinstance(other, Literal) and other in downstream) or not same_shape:
-                        break
-                    place = op.outs[0]
-                elif op.name not in SAME_NUMBERS:
-                    break
-                number = op.outs[0]
-            return place
-
-        for op in program.ops:
-            if op.walkable:
-                look(op.inside[0])
-            if op.name in PRODUCTS and op.outs[0] in matter:
-                number = with_bias(op.outs[0])
-                names = [
-                    r.eqn.params["name"]
-                    for r in readers.get(number, ())
-                    if r is not None and r.name == NAME
-                ]
-                chosen[number] = (names[0] if names else label(op), op)
-
-    look(program)
-    return chosen
-
-
-def label(op) -> str:
-    return str(op.eqn.source_info.name_stack).strip("/") or PRODUCTS[op.name]
-
-
-def named(program: Program, matter, wanted) -> dict:
-    """The values that the user named with `checkpoint_name`."""
-    names = {op.eqn.params["name"] for op in every_op(program, False) if op.name == NAME}
-    if wanted == "named":
-        wanted = names
-    missing = sorted(set(wanted) - names)
-    if missing:
-        raise ValueError(
-            f"vertices = {tuple(wanted)!r}: no value is called {missing[0]!r} (in a cond, a while "
-            f"loop or a function with its own derivative a name is not seen); there are "
-            f"{sorted(names)}"
-        )
-    return {
-        op.outs[0]: (op.eqn.params["name"], op)
-        for op in every_op(program, False)
-        if op.name == NAME and op.eqn.params["name"] in wanted and op.outs[0] in matter
-    }
-
-
-def unique(chosen: dict) -> dict:
-    """Number the names that occur more than once."""
-    total = Counter(name for name, _ in chosen.values())
-    seen = Counter()
-    result = {}
-    for number, (name, op) in chosen.items():
-        seen[name] += 1
-        result[number] = (
-            f"{name} {seen[name]}" if total[name] > 1 or name in PRODUCTS.values() else name,
-            op,
-        )
-    return result
-
-
-# ---------------------------------------------------------------------------- describing
-
-
-def depths(program: Program, vertices) -> dict:
-    """How many vertices lie on the longest way from each value to the loss; -1: no way."""
-    depth = {}
-
-    def note(number, op, value):
-        if number in vertices and value >= 0:
-            depth[number] = max(depth.get(number, 0), value)
-            value += 1
-        return -1 if op.name == STOP else value
-
-    backward(
-        program, [0] + [-1] * (len(program.outs) - 1), lambda values: max(values, default=-1), note
-    )
-    return depth
-
-
-def parents(program: Program, vertices) -> dict:
-    """The vertices that each vertex reads; under None, those that the loss reads."""
-    read_by = {}
-
-    def note(number, op, value):
-        if number not in vertices:
-            return frozenset() if op.name == STOP else value
-        read_by[number] = read_by.get(number, frozenset()) | value
-        return frozenset([number])
-
-    def union(sets):
-        return frozenset().union(*sets)
-
-    outs = forward(program, [frozenset()] * len(program.ins), union, note)
-    return {**read_by, None: outs[0]}
-
-
-def describe(program: Program, vertices: dict) -> list[Vertex]:
-    depth = depths(program, vertices)
-    avals = {number: aval for p in every_program(program) for number, aval in p.avals.items()}
-    described = []
-    for number, times in slots(program, vertices):
-        name, op = vertices[number]
-        file, line, code = where(op.eqn)
-        steps = 1
-        for t in times:
-            steps *= t
-        described.append(
-            Vertex(
-                name,
-                tuple(avals[number].shape),
-                depth.get(number, 0),
-                steps,
-                line,
-                code,
-                os.path.basename(file),
-            )
-        )
-    return described
-
-
-def every_program(program: Program):
-    yield program
-    for op in program.ops:
-        for inner in op.inside:
-            yield from every_program(inner)

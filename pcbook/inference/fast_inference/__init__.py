@@ -1,0 +1,49 @@
+"""Fast inference: what the equilibrium costs, and methods that reach it sooner.
+
+Predictive coding learns at the equilibrium of its energy. Gradient descent on the activities
+needs many small steps to get there, and costs a hundred times what backprop does. Other methods
+need fewer. Descend the energy in the *errors* instead of the activities: given e_1..e_{L-1}, one
+pass up computes the activities, and one pass down the gradient,
+
+    x_l = mu_l + e_l,        dF/de_l = e_l - d_l,        d_l = (d_{l+1} W_{l+1}) * phi'(x_l),
+
+with d_L = e_L, so that the target acts on every layer at once (Goemaere et al. 2025). In these
+coordinates the curvature is close to the identity, and Gauss-Newton solves
+
+    (I + pi J^T J) de = -dF/de,        J = dmu_L/de,
+
+by a few conjugate gradients, each about the cost of an Euler step. The unit of work is the
+*sweep*: one pass up and one pass down through the layers 2..L.
+
+`problem` holds the energy and its derivatives, `solver` conjugate gradients, `methods` the
+methods, `inference` runs them and makes a learning rule of them, and `mupc` holds a residual
+network that can be deep.
+
+Chapter: book/inference/fast_inference.ipynb
+"""
+
+from pcbook.inference.fast_inference.inference import Inference, backprops, infer, rule
+from pcbook.inference.fast_inference.methods import METHODS
+from pcbook.inference.fast_inference.mupc import (
+    residual,
+    residual_activities,
+    residual_energy,
+    residual_rule,
+)
+from pcbook.inference.fast_inference.problem import Problem, init
+from pcbook.inference.fast_inference.solver import conjugate_gradients
+
+__all__ = [
+    "METHODS",
+    "Inference",
+    "Problem",
+    "backprops",
+    "conjugate_gradients",
+    "infer",
+    "init",
+    "residual",
+    "residual_activities",
+    "residual_energy",
+    "residual_rule",
+    "rule",
+]

@@ -1,0 +1,222 @@
+"""Inference by one of the methods, what it costs, and the learning rule that uses it."""
+
+import warnings
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from pcbook.core import network
+from pcbook.core.checks import check_count, check_positive, check_share, check_width, lookup
+from pcbook.core.network import ACTIVATIONS, LOSSES, Activities, Layer, Params
+from pcbook.core.rules import Rule, stateless
+from pcbook.foundations import predictive_coding as pc
+from pcbook.inference.fast_inference.methods import METHODS, State
+from pcbook.inference.fast_inference.problem import Problem
+from pcbook.inference.fast_inference.solver import dot
+
+EXPLODED = 100.0  # times the energy at the start: inference stops
+ROUNDING = 1e-5  # a relative rise of the energy that does not count as one
+
+
+class Inference(NamedTuple):
+    """The result of inference.
+
+    `xs` are the activities x_0..x_{L-1} at the end. One number per moment: the `sweeps` done so
+    far, the norm of the `velocity` of all activities, the mean `energy` of a sample, and the
+    relative `distance` of the weight update from the reference, NaN without one. `converged`:
+    the velocity fell to the tolerance. `diverged`: the energy ended above its first value.
+    """
+
+    xs: Activities
+    sweeps: Float[np.ndarray, " moments"]
+    velocity: Float[np.ndarray, " moments"]
+    energy: Float[np.ndarray, " moments"]
+    distance: Float[np.ndarray, " moments"]
+    converged: bool
+    diverged: bool
+
+
+def infer(
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"],
+    *,
+    method: str = "gauss-newton",
+    rate: float | int | None = None,
+    tolerance: float | int = 1e-3,
+    most: int = 200,
+    activation: str = "tanh",
+    precision: float | int = 1.0,
+    start: Activities | None = None,
+    reference: list[Layer] | None = None,
+) -> Inference:
+    """Bring the activities to the equilibrium of the energy, and report what it cost.
+
+    Input and target are clamped; the loss is the squared error. Inference stops when the
+    velocity of the activities is at most `tolerance` times that of the forward pass, after
+    `most` steps, or when the energy explodes. Warns (RuntimeWarning) if the energy was ever
+    above its first value.
+
+    The method, one of `METHODS`, has a default step size that `rate` replaces. `start` =
+    x_0..x_{L-1} are activities to start from, such as those of the last visit, in place of the
+    forward pass; that costs one sweep more, since the velocity of the forward pass is needed
+    too. A weight update `reference` is what `distance` is measured from.
+
+    Raises ValueError for an unknown name, a shape that does not fit, rate <= 0,
+    tolerance outside [0, 1), most < 1, precision <= 0, or the closed form of a network that is
+    not linear.
+    """
+    settings = _settings(method, rate, tolerance, most, activation, precision)
+    check_width("y", y, len(params[-1].b), "output", len(x))
+    search, yardstick = _settle(params, x, y, start, reference, **settings)
+    record = Moment(*(np.asarray(numbers)[: int(search.count)] for numbers in search.record))
+    energy, ceiling = record.energy, record.energy[0] * (1 + ROUNDING)
+    if not (energy <= ceiling).all():
+        warnings.warn(
+            f"the energy rose from {energy[0]:.3g} to {np.max(energy):.3g} with method "
+            f"{method!r} at rate {settings['rate']:g}: try a smaller rate, or 'gauss-newton', "
+            "which never lets it rise",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Inference(
+        search.state.xs,
+        *record,
+        converged=bool(record.velocity[-1] <= tolerance * np.asarray(yardstick)),
+        diverged=not energy[-1] <= ceiling,
+    )
+
+
+@cache
+def rule(
+    method: str = "gauss-newton",
+    rate: float | int | None = None,
+    tolerance: float | int = 1e-2,
+    most: int = 50,
+    activation: str = "tanh",
+    precision: float | int = 1.0,
+) -> Rule:
+    """Learn by predictive coding at the equilibrium that one of the `METHODS` finds.
+
+    The arguments are those of `infer`, and so are the errors raised.
+    """
+    settings = _settings(method, rate, tolerance, most, activation, precision)
+    loss = LOSSES["squared error"]
+
+    def gradient(params, state, x, y, key):
+        search, _ = _settle(params, x, y, None, None, **settings)
+        xs = search.state.xs
+        es = pc.errors(params, xs, y, activation, precision=precision)
+        value = loss(network.forward(params, x, activation), y).mean()
+        return value, pc.weight_gradients(xs, es, activation), state
+
+    return Rule(f"predictive coding, {method}", stateless, gradient, network.predictor(activation))
+
+
+def backprops(params: Params, sweeps: float | Float[np.ndarray, "..."]):
+    """The matrix products of inference, in units of those of one gradient by backprop.
+
+    A sweep is two products per layer from the second on, the first layer predicts once, and
+    backprop makes three products per layer, but none to send an error to the input.
+    """
+    first, *rest = (layer.W.size for layer in params)
+    return (first + 2 * sum(rest) * sweeps) / (2 * first + 3 * sum(rest))
+
+
+def _settings(method, rate, tolerance, most, activation, precision) -> dict[str, Any]:
+    """Check the settings of an inference, and give `rate` its default.
+
+    Raises ValueError for what `infer` says.
+    """
+    rate = lookup(METHODS, method=method).rate if rate is None else rate
+    check_positive(rate=rate, precision=precision)
+    check_count(most=most)
+    check_share(tolerance=tolerance)
+    lookup(ACTIVATIONS, activation=activation)
+    if method == "closed form" and activation != "identity":
+        raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
+    return {
+        "method": method,
+        "rate": rate,
+        "tolerance": tolerance,
+        "most": most,
+        "activation": activation,
+        "precision": precision,
+    }
+
+
+class Moment(NamedTuple):
+    """What is recorded of a moment of inference; in a record, arrays over the moments."""
+
+    sweeps: Array
+    velocity: Array
+    energy: Array
+    distance: Array
+
+
+class Search(NamedTuple):
+    """Inference in progress: the state, what is recorded of it, and the record of all moments.
+
+    The first `count` moments of the record are written; the others are NaN.
+    """
+
+    state: State
+    now: Moment
+    record: Moment
+    count: Any
+
+
+@partial(jax.jit, static_argnames=("method", "most", "activation"))
+def _settle(
+    params, x, y, start, reference, *, method, rate, tolerance, most, activation, precision
+) -> tuple[Search, Array]:
+    """Run a method until it converges; also return the velocity of the forward pass."""
+    problem, chosen = Problem(params, y, activation, precision), METHODS[method]
+    observe = partial(_observe, problem, None if reference is None else ravel_pytree(reference)[0])
+
+    xs = network.activities(params, x, activation)[:-1]
+    es = problem.errors(xs)
+    vs, now = observe(xs, es, 1.0)
+    yardstick = now.velocity
+    if start is not None:
+        xs = [x, *start[1:]]
+        es = problem.errors(xs)
+        vs, now = observe(xs, es, 2.0)
+    ceiling = EXPLODED * now.energy
+
+    def unfinished(search):
+        now = search.now
+        moving = now.velocity > tolerance * yardstick
+        return (search.count <= most) & moving & (now.energy <= ceiling)
+
+    def step(search):
+        xs, es, memory, sweeps = chosen.step(problem, search.state, rate)
+        vs, now = observe(xs, es, search.now.sweeps + sweeps + 0.5)
+        record = _write(search.record, search.count, now)
+        return Search(State(xs, es, vs, memory), now, record, search.count + 1)
+
+    empty = jnp.full(most + 1, jnp.nan, x.dtype)
+    record = _write(Moment(empty, empty, empty, empty), 0, now)
+    first = Search(State(xs, es, vs, chosen.init(xs, rate)), now, record, 1)
+    return lax.while_loop(unfinished, step, first), yardstick
+
+
+def _observe(problem: Problem, wanted, xs, es, sweeps) -> tuple[Activities, Moment]:
+    """Compute the velocities and what is recorded; `wanted` is the reference as a flat array."""
+    vs = problem.velocities(xs, es)
+    distance = jnp.nan
+    if wanted is not None:
+        update = ravel_pytree(pc.weight_gradients(xs, es, problem.activation))[0]
+        distance = jnp.linalg.norm(update - wanted) / jnp.linalg.norm(wanted)
+    moment = Moment(sweeps, jnp.sqrt(dot(vs, vs).sum()), problem.energy(es).mean(), distance)
+    return vs, Moment(*(jnp.asarray(number, xs[0].dtype) for number in moment))
+
+
+def _write(record: Moment, index, now: Moment) -> Moment:
+    return Moment(*(numbers.at[index].set(number) for numbers, number in zip(record, now)))

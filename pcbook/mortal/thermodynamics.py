@@ -35,6 +35,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
+from pcbook.core.jaxprs import run_operation
 from pcbook.core.network import check_number, check_positive
 from pcbook.core.rules import Rule
 from pcbook.foundations import backprop
@@ -369,8 +370,7 @@ def _run(program: ClosedJaxpr, args) -> tuple[list, list]:
             outputs, of_this = _loop(eqn.params, inputs)
             turns += of_this
         else:
-            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+            outputs = run_operation(eqn, inputs)
         values |= zip(eqn.outvars, outputs)
     return list(map(read, program.jaxpr.outvars)), turns
 

@@ -73,11 +73,22 @@ def cases(activations=tuple(ACTIVATIONS), losses=tuple(LOSSES), precisions=(1.0,
 
 
 @contextmanager
+def use_float64(on: bool = True):
+    """Numbers in float64, or in float32 (`jax.enable_x64` is missing before JAX 0.8)."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", on)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+@contextmanager
 def exact():
     """Numbers in float64, and XLA compiling fast rather than well, for arrays of a few numbers."""
     jax.config.update("jax_disable_most_optimizations", True)
     try:
-        with jax.enable_x64(True):
+        with use_float64():
             yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)

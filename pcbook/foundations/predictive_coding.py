@@ -116,10 +116,21 @@ def errors(
     With no target, `y` None, the output is free and takes on its prediction: e_L = 0. The
     precision is one for all outputs or, with the squared error, one for each.
     """
-    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    output = (
-        jnp.zeros_like(mu) if y is None else -precision * lookup(LOSSES, loss=loss).slope(mu, y)
-    )
+    return errors_from_firing(params, xs, firing(xs, activation), y, loss, precision)
+
+
+def errors_from_firing(
+    params: Params,
+    xs: Activities,
+    rs: Activities,
+    y: Float[Array, "batch n_L"] | None,
+    loss: str = "squared error",
+    precision: Number | Float[Array, " n_L"] = 1.0,
+) -> Activities:
+    """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
+    *mus, mu = [predict(layer, r) for layer, r in zip(params, rs)]
+    slope = lookup(LOSSES, loss=loss).slope
+    output = jnp.zeros_like(mu) if y is None else -precision * slope(mu, y)
     return [*(x - m for x, m in zip(xs[1:], mus)), output]
 
 

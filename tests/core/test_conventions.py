@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import exact
+from cases import exact, use_float64
 from jax import random
 
 from pcbook import backprop, predictive_coding
@@ -216,7 +216,7 @@ def test_angle_is_that_of_all_weights_and_biases_as_one_vector():
 
 
 def test_numbers_are_32_bit_floats():
-    with jax.enable_x64(False):
+    with use_float64(False):
         assert all(
             leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(init(random.key(0), (2, 2)))
         )

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from cases import as_a_reader_runs_it, assert_close, exact, random_like
+from cases import as_a_reader_runs_it, assert_close, exact, random_like, use_float64
 from jax import random
 
 from pcbook import backprop, predictive_coding
@@ -559,7 +559,7 @@ def test_rules_must_be_at_least_one():
 
 
 def test_predictive_coding_learns_the_digits_in_float32():
-    with jax.enable_x64(False):
+    with use_float64(False):
         trained = fit(
             predictive_coding.rule(steps=8),
             init(random.key(0), (64, 32, 10)),

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import as_a_reader_runs_it
+from cases import as_a_reader_runs_it, use_float64
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import random
@@ -171,7 +171,7 @@ by_jax = jax.jit(
 @few
 @given(st.sampled_from([(1, 1, 1), (1, 3, 2), (3, 2, 1), (6, 5, 4)]), st.integers(0, 999))
 def test_gradient_is_jax_grad_of_the_energy(loss, sizes, seed):
-    with jax.enable_x64(True):
+    with use_float64():
         W, x = (jnp.asarray(a) for a in small(*sizes, seed))
         value, ours = by_hand(W, x, loss)
         expected, theirs = by_jax(W, x, loss)
@@ -181,7 +181,7 @@ def test_gradient_is_jax_grad_of_the_energy(loss, sizes, seed):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_is_the_central_difference(loss):
-    with jax.enable_x64(True):
+    with use_float64():
         W, x = (jnp.asarray(a) for a in small(seed=3))
         direction = np.random.default_rng(1).normal(size=W.shape)
         ahead, behind = (

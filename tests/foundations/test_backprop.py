@@ -14,6 +14,7 @@ from cases import (
     few,
     random_like,
     slope_along,
+    use_float64,
 )
 from hypothesis import given
 from jax import random
@@ -126,7 +127,7 @@ def test_at_the_target_nothing_changes():
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_update_has_the_shapes_and_types_of_the_parameters_in_float32(activation, loss):
-    with jax.enable_x64(False):
+    with use_float64(False):
         value, update, _ = gradient(case((3, 4, 2), activation=activation, loss=loss))
         assert value.dtype == jnp.float32
         assert [(W.shape, b.shape) for W, b in update] == [((4, 3), (4,)), ((2, 4), (2,))]

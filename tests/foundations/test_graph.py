@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax, random
@@ -24,12 +25,9 @@ EXACT = ("z-il", "fixed-prediction")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def exactly_and_quickly():
-    """Double precision; and XLA need not optimise what runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
+def in_float64():
+    with exact():
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def draw(shape, seed=0):

@@ -15,6 +15,7 @@ from cases import (
     fewer,
     random_like,
     slope_along,
+    use_float64,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -301,7 +302,7 @@ def test_descending_the_update_lowers_the_loss():
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_update_has_the_shapes_and_types_of_the_parameters_in_float32(activation, loss):
-    with jax.enable_x64(False):
+    with use_float64(False):
         value, update, _ = gradient(case((3, 4, 2), activation=activation, loss=loss))
         assert value.dtype == jnp.float32
         assert [(W.shape, b.shape) for W, b in update] == [((4, 3), (4,)), ((2, 4), (2,))]

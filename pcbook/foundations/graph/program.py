@@ -16,7 +16,9 @@ from typing import NamedTuple
 import jax
 from jax import lax
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from pcbook.core.jaxprs import closed, run_operation, scan_bounds
 
 STOP = "stop_gradient"
 WRITTEN_OUT = {"jit", "pjit", "closed_call", "core_call"}
@@ -56,7 +58,7 @@ class Program(NamedTuple):
 # ---------------------------------------------------------------------------- reading
 
 
-def read(closed: ClosedJaxpr, numbers=None) -> Program:
+def read(recorded: ClosedJaxpr, numbers=None) -> Program:
     """The program of a jaxpr. Every value of it, at any nesting, has a number of its own."""
     numbers = itertools.count() if numbers is None else numbers
     program = Program([], [], [], {}, {})
@@ -78,7 +80,7 @@ def read(closed: ClosedJaxpr, numbers=None) -> Program:
         for eqn in jaxpr.eqns:
             ins = [get(atom) for atom in eqn.invars]
             if eqn.primitive.name in WRITTEN_OUT:
-                inner = closed_jaxpr(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"])
+                inner = closed(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"])
                 outs = write_out(inner.jaxpr, inner.consts, ins)
             else:
                 outs = [number(var) for var in eqn.outvars]
@@ -86,8 +88,8 @@ def read(closed: ClosedJaxpr, numbers=None) -> Program:
             env.update(zip(eqn.outvars, outs))
         return [get(atom) for atom in jaxpr.outvars]
 
-    program.ins.extend(number(var) for var in closed.jaxpr.invars)
-    program.outs.extend(write_out(closed.jaxpr, closed.consts, program.ins))
+    program.ins.extend(number(var) for var in recorded.jaxpr.invars)
+    program.outs.extend(write_out(recorded.jaxpr, recorded.consts, program.ins))
     return program
 
 
@@ -95,14 +97,10 @@ def inside(eqn, numbers) -> tuple:
     """The programs inside an operation through which an error can be followed."""
     name = eqn.primitive.name
     if name == "cond":
-        return tuple(read(closed_jaxpr(branch), numbers) for branch in eqn.params["branches"])
+        return tuple(read(closed(branch), numbers) for branch in eqn.params["branches"])
     if name in ("scan", "checkpoint", "remat", "remat2"):
-        return (read(closed_jaxpr(eqn.params["jaxpr"]), numbers),)
+        return (read(closed(eqn.params["jaxpr"]), numbers),)
     return ()
-
-
-def closed_jaxpr(jaxpr) -> ClosedJaxpr:
-    return ClosedJaxpr(jaxpr, ()) if isinstance(jaxpr, Jaxpr) else jaxpr
 
 
 def where(eqn) -> tuple[str, int, str]:
@@ -163,16 +161,15 @@ def atomic(eqn, values) -> list:
             source_info_util.user_context(eqn.source_info.traceback, name_stack=names),
             eqn.ctx.manager,
         ):
-            outs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+            return run_operation(eqn, values)
     except (NotImplementedError, ValueError) as error:
         raise ValueError(f"{place(eqn)}: JAX cannot differentiate it ({error})") from error
-    return list(outs) if eqn.primitive.multiple_results else [outs]
 
 
 def scan(op, vertices, values, fed, visit):
     """A scan over a body with vertices: each of them exists once a step."""
     p = op.eqn.params
-    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
+    n, m = scan_bounds(op.eqn)
     consts, carry, xs = values[:n], values[n:m], values[m:]
 
     def step(carry, now):
@@ -270,7 +267,7 @@ def forward(program: Program, ins, join: Callable, note: Callable) -> list:
 
 def scan_forward(op, values, join, note):
     p = op.eqn.params
-    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
+    n, m = scan_bounds(op.eqn)
     carry = values[n:m]
     for _ in range(p["length"]):
         outs = forward(op.inside[0], [*values[:n], *carry, *values[m:]], join, note)
@@ -311,7 +308,7 @@ def backward(program: Program, outs, join: Callable, note: Callable) -> list:
 
 def scan_backward(op, values, join, note):
     p = op.eqn.params
-    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
+    n, m = scan_bounds(op.eqn)
     carry, ys = values[: m - n], values[m - n :]
     ins = [join([])] * len(op.ins)
     for _ in range(p["length"]):

@@ -9,7 +9,7 @@ export PATH
 export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lab notebooks binder-check bench lock clean
+.PHONY: help book test serve lab notebooks binder-check bench stale lock clean
 
 help: ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +34,9 @@ binder-check: $(VENV)/.made ## run each chapter within Binder's means, with seco
 
 bench: $(VENV)/.made ## time the rules against plain JAX
 	@$(RUN) -m benchmarks
+
+stale: $(VENV)/.made ## list the stored results whose code has changed since
+	@$(RUN) tools/stale.py
 
 lock: $(VENV)/.made ## pin the versions again: requirements.txt, package-lock.json
 	$(RUN) -m uv pip compile pyproject.toml --extra test --upgrade --quiet --output-file requirements.txt \

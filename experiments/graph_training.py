@@ -1,17 +1,15 @@
 """Four networks, three ways to learn: accuracy under equal tuning, over five seeds.
 
-    python benchmarks/graph_training.py [--only convolutional]
+    python experiments/graph_training.py [--only convolutional] [--again]    # minutes to hours
 
 Every network is trained by backprop, fixed prediction and inference learning through
 `pcbook.graph.value_and_grad`, nothing else changed, with Adam at each learning rate of the grid.
-A fifth of the training data chooses the rate; the test data chooses nothing. Writes
-results/graph_training.json as it goes: a killed run goes on where it stopped.
+A fifth of the training data chooses the rate; the test data chooses nothing.
 
 Convolutional: 8x8 digits. Recurrent: the same, a row a step, named after the last. LSTM and
 transformer: the next letter of a text, in windows of 12; the last fifth of the text is the test.
 """
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax, random
-from stored import load, run, save
+from runner import run
 
 from pcbook import data, graph, models
 
-NAME = "graph_training"
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5
 METHODS = {
@@ -32,6 +29,14 @@ METHODS = {
     "fixed prediction": {"method": "fixed-prediction"},
     "inference learning": {"method": "inference-learning", "steps": 20, "rate": 0.1},
     "inference learning, short steps": {"method": "inference-learning", "steps": 20, "rate": 0.01},
+}
+SETTINGS = {
+    "seeds": SEEDS,
+    "grid": RATES,
+    "optimizer": "adam, batch 32",
+    "methods": {
+        name: options or {"method": "jax.value_and_grad"} for name, options in METHODS.items()
+    },
 }
 TEXT = Path(__file__).with_name("graph_text.txt")
 
@@ -81,7 +86,7 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
     def accuracy(params, part):
         return (scores(params, part[0]).argmax(-1) == part[1]).mean()
 
-    def run(setting):
+    def train(setting):
         rate, key = setting
         init_key, key = random.split(key)
         optimizer = optax.adam(rate)
@@ -101,42 +106,37 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
         keys = random.split(key, (checks, steps // checks))
         return lax.scan(stretch, (params, optimizer.init(params)), keys)[1]
 
-    return run
+    return train
 
 
-def main(only):
-    methods = {
-        name: options or {"method": "jax.value_and_grad"} for name, options in METHODS.items()
-    }
-    results = load(NAME, seeds=SEEDS, grid=RATES, optimizer="adam, batch 32", methods=methods)
-    outcomes = results.setdefault("networks", {})
+def measure(init, scores, data_parts, steps, options):
+    """Accuracy on validation and test data along the way, (seeds, moments), at each rate."""
     keys = random.split(random.key(0), SEEDS)
-    for name, init, scores, parts, steps in networks():
-        if only not in (None, name):
-            continue
-        done = outcomes.setdefault(name, {"training steps": steps, "accuracy": {}})
+    train = jax.jit(partial(lax.map, trained(init, scores, options, steps, data_parts)))
+    settings = jnp.repeat(jnp.array(RATES), SEEDS), jnp.tile(keys, len(RATES))
+    curves = np.asarray(train(settings), float).reshape(len(RATES), SEEDS, -1, 2).round(4)
+    return {
+        str(rate): {"validation": curve[..., 0].tolist(), "test": curve[..., 1].tolist()}
+        for rate, curve in zip(RATES, curves)
+    }
+
+
+def parts():
+    found = {}
+    for name, *network, steps in networks():
+        found["networks", name, "training steps"] = lambda steps=steps: steps
         for method, options in METHODS.items():
-            have = done["accuracy"].setdefault(method, {})
-            rates = [rate for rate in RATES if str(rate) not in have]
-            if rates:
-                start = time.perf_counter()
-                run = jax.jit(partial(lax.map, trained(init, scores, options, steps, parts)))
-                settings = jnp.repeat(jnp.array(rates), SEEDS), jnp.tile(keys, len(rates))
-                curves = np.asarray(run(settings), float).reshape(len(rates), SEEDS, -1, 2).round(4)
-                for rate, curve in zip(rates, curves):
-                    have[str(rate)] = {
-                        "validation": curve[..., 0].tolist(),
-                        "test": curve[..., 1].tolist(),
-                    }
-                save(NAME, results)
-                print(f"{name}, {method}: {time.perf_counter() - start:.0f} s", flush=True)
+            found["networks", name, "accuracy", method] = partial(measure, *network, steps, options)
+    return found
+
+
+def report(numbers):
+    for name, network in numbers["networks"].items():
+        for method, have in network.get("accuracy", {}).items():
             best = max(have, key=lambda rate: np.mean(have[rate]["validation"], 0)[-1])
             final = 100 * np.array(have[best]["test"])[:, -1]
-            print(
-                f"{name:14}{method:34}{final.mean():5.1f} ± {final.std():.1f} % at rate {best}",
-                flush=True,
-            )
+            print(f"{name:14}{method:34}{final.mean():5.1f} ± {final.std():.1f} % at rate {best}")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(__file__, __doc__, SETTINGS, parts, report, inputs=(TEXT,))

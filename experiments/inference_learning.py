@@ -1,11 +1,10 @@
 """Sample by sample, in a changing world, from few images, and incrementally, beside backprop.
 
-    python benchmarks/inference_learning.py [--only online]
+    python experiments/inference_learning.py [--only online] [--again]    # minutes
 
 Every rule is tried at each learning rate of the grid, from five seeds: the same weights, the same
 images in the same order. A fifth of the training images is held out to choose the rate; the test
-images choose nothing. Writes results/inference_learning.json as it goes: a killed run goes on
-where it stopped.
+images choose nothing.
 
 Online: one image at a time (Song et al. 2024, fig. 4). Drift: batches of 32 of 120 images; every
 64 batches the classes 5 to 9 are permuted. Few: batches of 10, of a given number of images. All
@@ -13,8 +12,8 @@ three are sigmoid networks without biases. Incremental: tanh, batches of 32, and
 the weights whatever the rule.
 """
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,17 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from stored import load, run, save
+from runner import run
 
 from pcbook import backprop, data, inference_learning, network, rules
 from pcbook import predictive_coding as pc
 
-NAME = "inference_learning"
 SIZES = (64, 32, 32, 10)
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SEEDS = 5
 HELD_OUT = 259
 T = 64
+SETTINGS = {"seeds": SEEDS, "grid": RATES, "sizes": SIZES, "optimizer": "sgd"}
 
 
 class Experiment(NamedTuple):
@@ -130,35 +129,40 @@ def error(learner, lessons, every, batches, rate, key):
     return wrong[:, :HELD_OUT].mean(1), wrong[:, HELD_OUT:].mean(1)
 
 
-def main(only):
-    results = load(NAME, seeds=SEEDS, grid=RATES, sizes=SIZES, optimizer="sgd")
-    done = results.setdefault("error", {})
+def measure(name, learner, lessons, every):
+    """Share of held-out and of test images misnamed, (seeds, moments), at each rate."""
     keys = random.split(random.key(0), SEEDS)
-    for title, (learners, lessons, every) in experiments():
-        for name, learner in learners.items():
-            have = done.setdefault(title, {}).setdefault(name, {})
-            if have or only not in (None, title):
-                continue
-            start = time.perf_counter()
-            stride = every.get(name, every[""])
-            moments = jax.eval_shape(lessons, keys[0], 1)[0].shape[0] // every[""]
+    stride = every.get(name, every[""])
+    moments = jax.eval_shape(lessons, keys[0], 1)[0].shape[0] // every[""]
 
-            def run(rate, key, learner=learner, lessons=lessons, stride=stride, moments=moments):
-                return error(learner, lessons, stride, moments * stride, rate, key)
+    def one(rate, key):
+        return error(learner, lessons, stride, moments * stride, rate, key)
 
-            grid = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
-            validation, test = (
-                np.asarray(part, float).round(3) for part in grid(jnp.array(RATES), keys)
-            )
-            for i, rate in enumerate(RATES):
-                have[str(rate)] = {"validation": validation[i].tolist(), "test": test[i].tolist()}
-            have["seconds"] = round(time.perf_counter() - start)
-            save(NAME, results)
-            print(f"{title}, {name}: {have['seconds']} s", flush=True)
-            for i, rate in enumerate(RATES):
-                mean = validation[i].mean(), test[i].mean(), test[i, :, -1].mean()
-                print(f"  rate {rate:<5}" + "".join(f"{m:8.3f}" for m in mean), flush=True)
+    grid = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
+    validation, test = (np.asarray(part, float).round(3) for part in grid(jnp.array(RATES), keys))
+    return {
+        str(rate): {"validation": validation[i].tolist(), "test": test[i].tolist()}
+        for i, rate in enumerate(RATES)
+    }
+
+
+def parts():
+    return {
+        ("error", title, name): partial(measure, name, learner, lessons, every)
+        for title, (learners, lessons, every) in experiments()
+        for name, learner in learners.items()
+    }
+
+
+def report(numbers):
+    print(f"{'mean over seeds and moments':40}{'rate':>6}{'held out':>10}{'test':>8}{'at last':>8}")
+    for title, rules_ in numbers["error"].items():
+        for name, have in rules_.items():
+            for rate, found in have.items():
+                held_out, test = (np.array(found[part]) for part in ("validation", "test"))
+                means = f"{held_out.mean():10.3f}{test.mean():8.3f}{test[:, -1].mean():8.3f}"
+                print(f"{f'{title}, {name}':40}{rate:>6}{means}")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(__file__, __doc__, SETTINGS, parts, report)

@@ -1,20 +1,20 @@
 """NEAT on XOR, and without each of its three ideas: ten seeds each.
 
-    python benchmarks/mortal_computer.py
+    python experiments/mortal_computer.py [--only NEAT] [--again]    # minutes
 
-Writes results/mortal_computer.json as it goes: a killed run goes on where it stopped.
 For each seed: the generation that solved XOR, or null; the connections in use and the hidden
 nodes of the last champion; and of the first seed, champions along the way, gene by gene.
 """
 
 import math
+from functools import partial
 
-from stored import load, save
+from runner import run
 
 from pcbook import mortal_computer as mc
 
-NAME = "mortal_computer"
 SEEDS, GENERATIONS = 10, 100
+SETTINGS = {"seeds": SEEDS, "generations": GENERATIONS, "size": 150}
 VARIANTS = {
     "NEAT": {},
     "no crossover": {"mate": False},
@@ -44,16 +44,19 @@ def summary(champions, with_genomes):
     return kept
 
 
-def main():
-    results = load(NAME, seeds=SEEDS, generations=GENERATIONS, size=150)
-    for name, options in VARIANTS.items():
-        runs = results.setdefault(name, [])
-        for seed in range(len(runs), SEEDS):
-            champions = mc.evolve(seed, generations=GENERATIONS, **options)
-            runs.append(summary(champions, name == "NEAT" and seed == 0))
-            print(f"{name:18}seed {seed}: solved {runs[-1]['solved']}", flush=True)
-            save(NAME, results)
+def evolve(name):
+    """The summaries of ten seeds."""
+    found = []
+    for seed in range(SEEDS):
+        champions = mc.evolve(seed, generations=GENERATIONS, **VARIANTS[name])
+        found.append(summary(champions, name == "NEAT" and seed == 0))
+        print(f"{name:18}seed {seed}: solved {found[-1]['solved']}", flush=True)
+    return found
+
+
+def parts():
+    return {(name,): partial(evolve, name) for name in VARIANTS}
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, SETTINGS, parts)

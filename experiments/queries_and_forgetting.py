@@ -1,17 +1,15 @@
 """Two tasks in turns, five tasks behind a gate, and a pole to balance, beside backprop.
 
-    python benchmarks/queries_and_forgetting.py [--only turns]
+    python experiments/queries_and_forgetting.py [--only turns] [--again]    # minutes
 
 Every rule is tried at each learning rate of the grid, from five seeds, which both rules share.
 A fifth of the training images is held out to choose the rate; the test images choose nothing.
-Writes results/queries_and_forgetting.json as it goes: a killed run goes on where it stopped.
 
 Turns: digits 0 to 4 and 5 to 9 on the same five outputs, ten turns each (Song et al. 2024,
 fig. 4). Gates: five tasks of two digits, one after the other, on the same two outputs. Pole:
 Q-learning from 5,000 moves.
 """
 
-import time
 from functools import partial
 
 import jax
@@ -19,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from stored import load, run, save
+from runner import run
 
 from pcbook import backprop, data, network, rules
 from pcbook import predictive_coding as pc
 from pcbook import queries_and_forgetting as qf
 
-NAME = "queries_and_forgetting"
 SEEDS, HELD_OUT = 5, 259
 TURNS, PER_TURN = 20, 40
 TASKS, PER_TASK, HIDDEN, ON = 5, 150, 200, 40
@@ -35,6 +32,7 @@ GRIDS = {
     "gates": (0.003, 0.01, 0.03, 0.1, 0.3),
     "pole": (0.001, 0.003, 0.01, 0.03, 0.1),
 }
+SETTINGS = {"seeds": SEEDS, "grids": GRIDS}
 RULES = {
     "turns": {
         "backprop": rules.without_biases(backprop.rule(activation="sigmoid")),
@@ -166,41 +164,48 @@ def pole(rule, rates, keys):
     return lengths.sum(-1) / np.maximum((lengths > 0).sum(-1), 1)
 
 
-def main(only):
-    results = load(NAME, seeds=SEEDS, grids=GRIDS)
-    keys = random.split(random.key(0), SEEDS)
-    jobs = [("turns", "turns", turns), ("pole", "pole", None)]
-    jobs += [
-        (f"gate: {g}", "gates", partial(gates, gate=g))
-        for g in ("none", "learned", "oracle", "shuffled")
-    ]
-    for title, kind, measure in jobs:
-        for name, rule in RULES[kind].items():
-            have = results.setdefault(title, {}).setdefault(name, {})
-            if have or only not in (None, kind):
-                continue
-            start = time.perf_counter()
-            if kind == "pole":
-                for rate, lengths in zip(
-                    GRIDS[kind], np.asarray(pole(rule, GRIDS[kind], keys), float)
-                ):
-                    have[str(rate)] = lengths.round(1).tolist()
-                    print(title, name, rate, lengths.mean(0).round(0)[[0, 5, -1]], flush=True)
-            else:
-                for rate in GRIDS[kind]:
-                    validation, test = np.asarray(measure(rule, rate, keys), float).round(3)
-                    have[str(rate)] = {"validation": validation.tolist(), "test": test.tolist()}
-                    print(
-                        title,
-                        name,
-                        rate,
-                        test.mean(0)[-1].round(2),
-                        test.mean().round(3),
-                        flush=True,
-                    )
-            have["seconds"] = round(time.perf_counter() - start)
-            save(NAME, results)
+def balanced(rule):
+    """The lengths of a pole's episodes at each rate."""
+    lengths = np.asarray(pole(rule, GRIDS["pole"], seeds()), float).round(1)
+    return {str(rate): found.tolist() for rate, found in zip(GRIDS["pole"], lengths)}
+
+
+def measured(measure, kind, rule):
+    """Accuracy on held-out and test images at each rate."""
+    found = {}
+    for rate in GRIDS[kind]:
+        validation, test = np.asarray(measure(rule, rate, seeds()), float).round(3)
+        found[str(rate)] = {"validation": validation.tolist(), "test": test.tolist()}
+    return found
+
+
+def seeds():
+    return random.split(random.key(0), SEEDS)
+
+
+def parts():
+    found = {}
+    for name, rule in RULES["turns"].items():
+        found["turns", name] = partial(measured, turns, "turns", rule)
+    for name, rule in RULES["pole"].items():
+        found["pole", name] = partial(balanced, rule)
+    for gate in ("none", "learned", "oracle", "shuffled"):
+        for name, rule in RULES["gates"].items():
+            measure = partial(gates, gate=gate)
+            found[f"gate: {gate}", name] = partial(measured, measure, "gates", rule)
+    return found
+
+
+def report(numbers):
+    for title, rules_ in numbers.items():
+        for name, have in rules_.items():
+            for rate, found in have.items():
+                lengths = title == "pole"
+                last = np.mean(found if lengths else found["test"], 0)[-1].round(
+                    0 if lengths else 2
+                )
+                print(f"{title:16}{name:20}{rate:>6}  at last {last}")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(__file__, __doc__, SETTINGS, parts, report)

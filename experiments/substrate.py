@@ -1,17 +1,15 @@
 """Chips that differ, synapses that come and go, and spikes: digits, five seeds.
 
-    python benchmarks/substrate.py [--only chips]
+    python experiments/substrate.py [--only chips] [--again]    # minutes
 
 Each rule is tried at every learning rate of the grid; a fifth of the training images is held out
-to choose the rate, the test images choose nothing. Writes results/substrate.json as it goes: a
-killed run goes on where it stopped.
+to choose the rate, the test images choose nothing.
 
 Chips: three generations on three chips, the later ones taught by the one before. Structure: two
 rules at a few densities, with synapses that stay, or are regrown by chance or by the slope.
 Spikes: predictive coding by spikes of several sizes. Timing: neurons that learn by STDP alone.
 """
 
-import time
 from functools import partial
 
 import jax
@@ -19,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
+from runner import run
 from sklearn.cluster import KMeans
-from stored import load, run, save
 
 from pcbook import backprop, data, network, rules, substrate
 from pcbook import predictive_coding as pc
 
-NAME = "substrate"
 SEEDS, BATCH = 5, 32
 RATES = (0.003, 0.01, 0.03)
 CHIPS = {
@@ -41,6 +38,15 @@ SPIKES = {
     "updates": 500,
 }
 TIMING = {"neurons": (10, 25, 50, 100), "fatigues": (0.0, 0.05, 0.3, 1.0), "ups": (0.01, 0.03, 0.1)}
+SETTINGS = {
+    "seeds": SEEDS,
+    "grid": RATES,
+    "batch": BATCH,
+    "chips": CHIPS,
+    "structure": STRUCTURE,
+    "spikes": SPIKES,
+    "timing": TIMING,
+}
 GROWTH = ("none", "by chance", "by slope")
 
 digits = data.digits()
@@ -238,20 +244,13 @@ def k_means(n, seed):
     return round(float((own.argmax(0)[centres.predict(digits.x_test)] == digits.y_test).mean()), 3)
 
 
-def main(only):
-    settings = {"chips": CHIPS, "structure": STRUCTURE, "spikes": SPIKES, "timing": TIMING}
-    results = load(NAME, seeds=SEEDS, grid=RATES, batch=BATCH, settings=settings)
-    for part in (chips, timing, structure, spikes):
-        have = results.setdefault(part.__name__, {})
-        if have or only not in (None, part.__name__):
-            continue
-        start = time.process_time()
-        for name, found in part():
-            have[name] = found
-            print(part.__name__, name, round(time.process_time() - start), flush=True)
-        have["CPU seconds"] = round(time.process_time() - start)
-        save(NAME, results)
+def parts():
+    return {(part.__name__,): partial(collect, part) for part in (chips, timing, structure, spikes)}
+
+
+def collect(part):
+    return dict(part())
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(__file__, __doc__, SETTINGS, parts)

@@ -33,6 +33,7 @@ from pcbook.emergence.energy_efficiency import (
     seed_keys,
 )
 from pcbook.runs import files as _runs
+from pcbook.store import results
 from pcbook.store.data import Dataset
 
 PROBE = 20260101  # the seed of the test sequences: the same for every run
@@ -68,18 +69,18 @@ def main(options: Namespace) -> None:
     check_training(*images, trainer, settings["rates"], settings["epochs"], 1)
     with _runs.room_to_write(folder.parent, "Nothing was begun."):
         _runs.claim_folder(folder, settings)
-    if (folder / "results.npz").exists():
+    if (folder / "results.json").exists():
+        results.read(folder / "results")
         print(f"{folder} is done: its results are in {folder / 'results.npz'}.")
         return
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("folder")
-    work, began = Work(dataset, trainer, settings, options.devices), time.monotonic()
+    work = Work(dataset, trainer, settings, options.devices)
+    made = results.made(options.command, results.code())
+    made["devices"] = len(work.spread.mesh.devices)
     until = min(options.until or settings["epochs"], settings["epochs"])
-    state = train(work, folder, until, options.checkpoint_every, options.quiet)
-    note = {"command": options.command, "settings": settings, "date": _runs.today()}
-    note |= {"versions": _runs.versions(), "devices": len(work.spread.mesh.devices)}
-    note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
-    finish(work, folder, state, note)
+    state, record = train(work, folder, until, options.checkpoint_every, options.quiet, made)
+    finish(work, folder, state, record)
 
 
 def settle(options: Namespace, dataset: Dataset) -> dict:
@@ -98,27 +99,30 @@ def settle(options: Namespace, dataset: Dataset) -> dict:
     }
 
 
-def finish(work: "Work", folder: Path, state: dict, note: dict) -> None:
-    """Measure, and write weights and results: `results.npz` last, the sign that the run is done."""
-    results = work.results(state["params"]) | {"loss": state["loss"], "curve": state["curve"]}
+def finish(work: "Work", folder: Path, state: dict, record: list[dict]) -> None:
+    """Measure, and write weights and results: `results.json` last, which says that it is done."""
+    measured = work.results(state["params"]) | {"loss": state["loss"], "curve": state["curve"]}
     if not _runs.first_process():
         return
     epochs = len(state["loss"])
     part = "" if epochs == work.settings["epochs"] else f"_until_{epochs}"
-    note |= {"epochs_trained": epochs, "summary": work.summary(results)}
+    numbers = {"epochs_trained": epochs, "summary": work.summary(measured)}
     with _runs.room_to_write(folder, "The last checkpoint is whole."):
-        _runs.write_json(folder / f"results{part}.json", note)
         _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
-        _runs.write_npz(folder / f"results{part}.npz", **results)
+        results.write(folder / f"results{part}", work.settings, record, numbers, **measured)
     print(f"Done: {folder / f'results{part}.npz'}, with what made it in results{part}.json.")
 
 
-def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet: bool) -> dict:
-    """From the last checkpoint, or from the start, until so many epochs are trained."""
-    settings = work.settings
+def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet: bool, made: dict):
+    """Train from the last checkpoint, or from the start, until so many epochs are trained.
+
+    Returns the state and its record: for each start, the epochs that it trained.
+    """
+    settings, began = work.settings, time.monotonic()
     with _runs.room_to_write(folder, "Nothing was lost."):
         checkpoints = _runs.Checkpoints(folder / "checkpoints", settings)
-    epoch, kept = checkpoints.latest(work.empty) or (0, work.first())
+    epoch, kept, record = checkpoints.latest(work.empty) or (0, work.first(), [])
+    first, before = epoch, record
     state = work.spread.out((kept["params"], kept["memory"]))
     loss, curve = list(kept["loss"]), list(kept["curve"])
     columns = ["epoch", "rate", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
@@ -143,10 +147,12 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
                 params, memory = work.spread.gather(state)
                 kept = {"params": params, "memory": memory}
                 kept |= {"loss": np.array(loss), "curve": np.array(curve)}
+                trained = {f"epochs {first + 1} to {epoch}": round(time.monotonic() - began)}
+                record = results.add_parts(before, made, trained)
                 with _runs.room_to_write(folder, safe):
-                    checkpoints.save(epoch, kept)
+                    checkpoints.save(epoch, kept, record)
                 safe = f"The checkpoint of epoch {epoch} is whole."
-    return kept
+    return kept, record
 
 
 class Work:

@@ -1,5 +1,6 @@
 """The experiments of the chapter on controls, from the command line, at any size."""
 
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,28 +11,41 @@ from pcbook.emergence.energy_controls import VARIANTS, Conclusions, Stopping, ta
 from pcbook.emergence.energy_efficiency import SIZES
 from pcbook.runs import files as _runs
 from pcbook.runs.energy import load
+from pcbook.store import results
 
 
 def main(options: Namespace) -> None:
-    """Run one experiment and write OUT.npz with OUT.json."""
-    dataset, seeds = load(options.data), range(options.seeds)
+    """Run one experiment and write OUT.npz with OUT.json.
+
+    Raises ValueError if OUT holds a result of other settings, and OSError if its folder is missing.
+    """
+    dataset, seeds, out = load(options.data), range(options.seeds), Path(options.out)
     size = SIZES.get(options.data, SIZES["digits"])
-    epochs = options.epochs or size.epochs
+    names = ("experiment", "data", "seeds", "rate", "only")
+    settings = {name: getattr(options, name) for name in names}
+    settings["epochs"] = options.epochs or size.epochs
+    check_place(out, settings)
+    made = results.made(options.command, results.code())
+    began = time.monotonic()
     if options.experiment == "variants":
         rate = options.rate or size.rate
-        arrays = variants(dataset, options.only, epochs, rate, seeds)
+        arrays = variants(dataset, options.only, settings["epochs"], rate, seeds)
     else:
         rates = [options.rate] if options.rate else [size.rate / 3, size.rate]
-        arrays = stopping(dataset, epochs, rates, seeds)
-    out = Path(options.out)
-    settings = {
-        name: getattr(options, name) for name in ("experiment", "data", "seeds", "rate", "only")
-    }
-    note = {"command": options.command, "settings": settings | {"epochs": epochs}}
-    note |= {"date": _runs.today(), "versions": _runs.versions()}
+        arrays = stopping(dataset, settings["epochs"], rates, seeds)
+    parts = {options.experiment: round(time.monotonic() - began)}
     with _runs.room_to_write(out.parent, "Nothing was written."):
-        _runs.write_json(out.with_suffix(".json"), note)
-        _runs.write_npz(out.with_suffix(".npz"), **arrays)
+        results.write(out, settings, results.add_parts([], made, parts), {}, **arrays)
+
+
+def check_place(out: Path, settings: dict) -> None:
+    """Raise an error, before anything is computed, if the result cannot be written to `out`."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist")
+    if out.with_name(f"{out.name}.json").exists():
+        before = results.read(out)["settings"]
+        if differs := results.difference(before, settings):
+            raise ValueError(f"--out {out} holds a result with {differs}: choose another --out")
 
 
 def variants(dataset, only, epochs, rate, seeds) -> dict:

@@ -1,22 +1,19 @@
 """Long runs: checkpoints that survive a kill, and networks spread over devices and processes.
 
 A run is a folder. `settings.json` says what it is, `metrics.csv` grows by a row for each
-network and epoch, `checkpoints/` holds the last two states, and `weights.npz`, `results.npz` and
-`results.json` stand there when it is done. An epoch depends on the seed, on the number of the
-epoch and on the state before it, and on nothing else: that is why a run that was killed
-ends, bit for bit, where it would have ended.
+network and epoch, `checkpoints/` holds the last two states, and `weights.npz`, `results.npz` and,
+written last, `results.json` stand there when it is done. An epoch depends on the seed, on its
+number and on the state before it, and on nothing else: that is why a run that was killed ends, bit
+for bit, where it would have ended.
 """
 
 import csv
 import hashlib
 import io
 import json
-import os
-import platform
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
@@ -25,31 +22,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from pcbook.store.results import check_code, write_whole
+
 
 class Refused(Exception):
     """The run cannot go on, and nothing was lost; the message says why and what to do."""
-
-
-def versions() -> dict[str, str]:
-    """What made a result."""
-    import jaxlib
-    import optax
-
-    from pcbook import __version__
-
-    return {
-        "pcbook": __version__,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "numpy": np.__version__,
-        "optax": optax.__version__,
-        "platform": f"{jax.default_backend()}, {platform.machine()}",
-    }
-
-
-def today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 # --- devices ---
@@ -118,19 +95,6 @@ def first_process() -> bool:
 # --- files ---
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content) -> None:
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -192,19 +156,20 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def save(self, epoch: int, state: dict) -> None:
-        """Keep the host arrays of `state`; written beside the others, then renamed."""
+    def save(self, epoch: int, state: dict, record: list[dict]) -> None:
+        """Keep the host arrays of `state`, and what made them; written whole, then renamed."""
         args = self.ocp.args
-        note = {"settings": self.settings, "digest": digest(state)}
+        note = {"settings": self.settings, "digest": digest(state), "record": record}
         self.manager.save(
             epoch, args=args.Composite(state=args.StandardSave(state), note=args.JsonSave(note))
         )
         self.manager.wait_until_finished()
 
-    def latest(self, like: Callable[[int], dict]) -> tuple[int, dict] | None:
-        """The last epoch with its state, shaped as `like(epoch)`; None before the first.
+    def latest(self, like: Callable[[int], dict]) -> tuple[int, dict, list[dict]] | None:
+        """The last epoch, its state, shaped as `like(epoch)`, and its record; None before the 1st.
 
-        Raises Refused where it is damaged or of another run.
+        Raises Refused where it is damaged or of another run, and ValueError where it was made by
+        other code.
         """
         epoch = self.manager.latest_step()
         if epoch is None:
@@ -213,7 +178,7 @@ class Checkpoints:
         args = self.ocp.args
         try:
             note = self.manager.restore(epoch, args=args.Composite(note=args.JsonRestore())).note
-            settings, expected = note["settings"], note["digest"]
+            settings, expected, record = note["settings"], note["digest"], note["record"]
         except Exception as error:
             raise Refused(self._damaged(path, error)) from error
         if settings != self.settings:
@@ -221,6 +186,8 @@ class Checkpoints:
                 f"{path} is a checkpoint of another run:\n{difference(settings, self.settings)}"
                 "\nChoose another --out, or move it away."
             )
+        for entry in record:
+            check_code(entry, str(path))
         try:
             state = self.manager.restore(
                 epoch, args=args.Composite(state=args.StandardRestore(like(epoch)))
@@ -232,7 +199,7 @@ class Checkpoints:
             raise Refused(
                 self._damaged(path, "its contents do not have the digest they were saved with")
             )
-        return epoch, state
+        return epoch, state, record
 
     def _damaged(self, path, error):
         others = [str(step) for step in self.manager.all_steps() if str(step) != path.name]

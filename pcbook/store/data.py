@@ -3,11 +3,10 @@
 `digits()` is in scikit-learn and always there. `mnist()`, `fashion_mnist()` and
 `cifar10()` are read from the folder that the environment variable PCBOOK_DATA names,
 if it does, or else downloaded once into the user's cache. Either way a file is used
-only if its checksum is right. `stored(name)` is what a long run of this book found.
+only if its checksum is right.
 """
 
 import gzip
-import json
 import os
 import pickle
 import tarfile
@@ -18,10 +17,7 @@ import numpy as np
 import pooch
 from jaxtyping import Float, Int
 
-from pcbook.store import shipped
-
 CACHE = Path(pooch.os_cache("pcbook"))
-RESULTS = shipped("results", "results")
 
 MNIST = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -133,20 +129,6 @@ def cifar10() -> Dataset:
         x_test, y_test = _cifar_batch(archive, "test_batch")
     x_train, y_train = (np.concatenate(parts) for parts in zip(*train))
     return Dataset(x_train, y_train, x_test, y_test)
-
-
-def stored(name: str) -> dict:
-    """What a long run left in `results/`: all of NAME.json, and any arrays of NAME.npz.
-
-    The command that made it, its settings, versions and date are among them. Raises
-    ValueError for a name that is not there.
-    """
-    names = sorted(path.stem for path in RESULTS.glob("*.json"))
-    if name not in names:
-        raise ValueError(f"name = {name!r}: must be one of {', '.join(names)}")
-    run = json.loads((RESULTS / f"{name}.json").read_text())
-    arrays = RESULTS / f"{name}.npz"
-    return run | (dict(np.load(arrays)) if arrays.exists() else {})
 
 
 def _cifar_batch(archive, name):

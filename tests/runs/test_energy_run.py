@@ -223,9 +223,26 @@ def test_a_run_that_stops_to_be_measured_goes_on_to_the_same_end(runs):
     assert code == 0, said
     note = json.loads((runs.folder / "paused/results_until_20.json").read_text())
     assert note["epochs_trained"] == 20
-    assert not (runs.folder / "paused/results.npz").exists()
+    assert not (runs.folder / "paused/results.json").exists()
     assert runs.finish("paused")[0] == 0
     assert_bitwise(runs.results("paused"), runs.results("whole"))
+    note = json.loads((runs.folder / "paused/results.json").read_text())
+    starts = [(entry["command"], list(entry["parts"])) for entry in note["record"]]
+    assert [parts for _, parts in starts] == [["epochs 1 to 20"], ["epochs 21 to 60"]]
+    assert ["--until" in command for command, _ in starts] == [True, False]
+
+
+def test_a_finished_run_that_was_damaged_is_not_called_done(runs):
+    shutil.copytree(runs.folder / "whole", runs.folder / "spoiled")
+    content = (runs.folder / "spoiled/results.npz").read_bytes()
+    (runs.folder / "spoiled/results.npz").write_bytes(content[: len(content) // 2])
+    code, said = runs.finish("spoiled")
+    assert code == 1
+    assert "results.npz is damaged: restore both, or remove both and compute again" in said
+    for name in ("results.npz", "results.json"):
+        (runs.folder / "spoiled" / name).unlink()
+    assert runs.finish("spoiled")[0] == 0
+    assert_bitwise(runs.results("spoiled"), runs.results("whole"))
 
 
 def test_a_finished_run_is_left_alone(runs):
@@ -240,8 +257,11 @@ def test_results_say_what_made_them(runs):
     note = json.loads((runs.folder / "whole/results.json").read_text())
     assert note["settings"]["seeds"] == [0, 1]
     assert note["settings"]["epochs"] == 60
-    assert note["command"].startswith("python -m pcbook energy-efficiency")
-    assert {"jax", "numpy", "python", "pcbook"} <= note["versions"].keys()
+    (entry,) = note["record"]
+    assert entry["command"].startswith("python -m pcbook energy-efficiency")
+    assert {"jax", "numpy", "python", "pcbook"} <= entry["versions"].keys()
+    assert {"pcbook/runs/energy.py", "pcbook/store/data.py"} <= entry["code"].keys()
+    assert list(entry["parts"]) == ["epochs 1 to 60"]
     rows = (runs.folder / "whole/metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 60 * 2
     assert rows[0].startswith("epoch,rate,seed,loss,a1,")
@@ -279,7 +299,7 @@ def test_eight_devices_give_what_one_gives(runs, one_device, name, more):
     code, said = runs.finish(name, *more, settings=FIVE, cpu_devices=8)
     assert code == 0, said
     note = json.loads((runs.folder / name / "results.json").read_text())
-    assert note["devices"] == (2 if more else 5)  # five seeds keep five devices busy
+    assert note["record"][0]["devices"] == (2 if more else 5)  # five seeds keep five devices busy
     assert_same_to_rounding(runs.results(name), one_device)
 
 

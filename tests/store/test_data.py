@@ -344,27 +344,3 @@ def test_every_download_has_a_checksum_and_mnist_two_mirrors():
             algorithm, digest = checksum.split(":")
             assert len(digest) == {"md5": 32, "sha256": 64}[algorithm]
     assert len(data.MNIST_MIRRORS) == len(data.FASHION_MNIST_MIRRORS) == 2
-
-
-# --- What long runs left
-
-
-def test_what_is_stored_says_what_made_it():
-    names = [path.stem for path in data.RESULTS.glob("*.json")]
-    assert names
-    for name in names:
-        run = data.stored(name)
-        assert name.partition("_")[0] in run["command"].replace("-", "_")
-        assert {"date", "versions"} <= set(run)
-
-
-def test_the_arrays_of_a_long_run_come_with_it():
-    arrays = np.load(data.RESULTS / "energy_controls_stopping.npz")
-    run = data.stored("energy_controls_stopping")
-    assert {"settings", *arrays.files} <= set(run)
-    np.testing.assert_array_equal(run["epochs"], arrays["epochs"])
-
-
-def test_a_run_that_was_not_stored_is_named_with_those_that_were():
-    with pytest.raises(ValueError, match=r"name = 'hundred': must be one of .*hundred_layers"):
-        data.stored("hundred")

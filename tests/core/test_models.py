@@ -51,9 +51,9 @@ def test_the_lstm_is_its_equations_written_out():
         return 1 / (1 + np.exp(-a))
 
     for t in range(4):
-        gates = np.concatenate([x[:, t], h], 1) @ params["cell"]["W"] + params["cell"]["b"]
+        gates = np.concatenate([x[:, t], h], 1) @ params["cell"].W.T + params["cell"].b
         i, f, o, g = np.split(gates, 4, 1)
         c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
-        out = h @ params["out"]["W"] + params["out"]["b"]
+        out = h @ params["out"].W.T + params["out"].b
         np.testing.assert_allclose(model.apply(params, x)[:, t], out, atol=1e-6)

@@ -1,6 +1,6 @@
 """The energy-efficiency experiment at any size, from the command line.
 
-`pcbook.energy_efficiency` trains; `pcbook.runs.files` keeps what was reached. Here they meet.
+`pcbook.emergence.energy_efficiency` trains; the other modules of `pcbook.runs` keep the state.
 """
 
 import hashlib
@@ -32,7 +32,9 @@ from pcbook.emergence.energy_efficiency import (
     probe,
     seed_keys,
 )
-from pcbook.runs import files as _runs
+from pcbook.runs.checkpoints import Checkpoints, claim_folder, room_to_write
+from pcbook.runs.devices import Spread, first_process
+from pcbook.runs.files import Metrics, today, versions, write_json, write_npz
 from pcbook.store.data import Dataset
 
 PROBE = 20260101  # the seed of the test sequences: the same for every run
@@ -66,8 +68,8 @@ def main(options: Namespace) -> None:
     trainer = Trainer(RECURRENT, settings["loss"], settings["batch_size"], sorted_images)
     images = dataset.x_train, dataset.y_train
     check_training(*images, trainer, settings["rates"], settings["epochs"], 1)
-    with _runs.room_to_write(folder.parent, "Nothing was begun."):
-        _runs.claim_folder(folder, settings)
+    with room_to_write(folder.parent, "Nothing was begun."):
+        claim_folder(folder, settings)
     if (folder / "results.npz").exists():
         print(f"{folder} is done: its results are in {folder / 'results.npz'}.")
         return
@@ -76,8 +78,8 @@ def main(options: Namespace) -> None:
     work, began = Work(dataset, trainer, settings, options.devices), time.monotonic()
     until = min(options.until or settings["epochs"], settings["epochs"])
     state = train(work, folder, until, options.checkpoint_every, options.quiet)
-    note = {"command": options.command, "settings": settings, "date": _runs.today()}
-    note |= {"versions": _runs.versions(), "devices": len(work.spread.mesh.devices)}
+    note = {"command": options.command, "settings": settings, "date": today()}
+    note |= {"versions": versions(), "devices": len(work.spread.mesh.devices)}
     note["seconds_of_the_last_start"] = round(time.monotonic() - began, 1)
     finish(work, folder, state, note)
 
@@ -101,40 +103,40 @@ def settle(options: Namespace, dataset: Dataset) -> dict:
 def finish(work: "Work", folder: Path, state: dict, note: dict) -> None:
     """Measure, and write weights and results: `results.npz` last, the sign that the run is done."""
     results = work.results(state["params"]) | {"loss": state["loss"], "curve": state["curve"]}
-    if not _runs.first_process():
+    if not first_process():
         return
     epochs = len(state["loss"])
     part = "" if epochs == work.settings["epochs"] else f"_until_{epochs}"
     note |= {"epochs_trained": epochs, "summary": work.summary(results)}
-    with _runs.room_to_write(folder, "The last checkpoint is whole."):
-        _runs.write_json(folder / f"results{part}.json", note)
-        _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
-        _runs.write_npz(folder / f"results{part}.npz", **results)
+    with room_to_write(folder, "The last checkpoint is whole."):
+        write_json(folder / f"results{part}.json", note)
+        write_npz(folder / f"weights{part}.npz", weights=state["params"])
+        write_npz(folder / f"results{part}.npz", **results)
     print(f"Done: {folder / f'results{part}.npz'}, with what made it in results{part}.json.")
 
 
 def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet: bool) -> dict:
     """From the last checkpoint, or from the start, until so many epochs are trained."""
     settings = work.settings
-    with _runs.room_to_write(folder, "Nothing was lost."):
-        checkpoints = _runs.Checkpoints(folder / "checkpoints", settings)
+    with room_to_write(folder, "Nothing was lost."):
+        checkpoints = Checkpoints(folder / "checkpoints", settings)
     epoch, kept = checkpoints.latest(work.empty) or (0, work.first())
     state = work.spread.out((kept["params"], kept["memory"]))
     loss, curve = list(kept["loss"]), list(kept["curve"])
     columns = ["epoch", "rate", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
-    metrics = _runs.Metrics(folder / "metrics.csv", columns)
+    metrics = Metrics(folder / "metrics.csv", columns)
     safe = f"The checkpoint of epoch {epoch} is whole."
-    if _runs.first_process():
-        with _runs.room_to_write(folder, safe):
+    if first_process():
+        with room_to_write(folder, safe):
             metrics.rewrite(row for n in range(epoch) for row in work.rows(n, loss[n], curve[n]))
-    hide = quiet or not _runs.first_process()
+    hide = quiet or not first_process()
     with tqdm(total=epochs, initial=epoch, unit="epoch", disable=hide, dynamic_ncols=True) as bar:
         while epoch < epochs:
             state, losses, curves = work.advance(state, epoch)
             loss.append(losses)
             curve.append(curves)
-            if _runs.first_process():
-                with _runs.room_to_write(folder, safe):
+            if first_process():
+                with room_to_write(folder, safe):
                     metrics.append(work.rows(epoch, losses, curves))
             epoch += 1
             bar.update()
@@ -143,7 +145,7 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
                 params, memory = work.spread.gather(state)
                 kept = {"params": params, "memory": memory}
                 kept |= {"loss": np.array(loss), "curve": np.array(curve)}
-                with _runs.room_to_write(folder, safe):
+                with room_to_write(folder, safe):
                     checkpoints.save(epoch, kept)
                 safe = f"The checkpoint of epoch {epoch} is whole."
     return kept
@@ -159,7 +161,7 @@ class Work:
         self.dataset, self.settings = dataset, settings
         self.networks = list(product(settings["rates"], settings["seeds"]))
         rates, seeds = zip(*self.networks)
-        self.spread = _runs.Spread(len(self.networks), devices)
+        self.spread = Spread(len(self.networks), devices)
         self.probe = probe(
             dataset, random.key(PROBE), steps=settings["steps"], order=settings["order"]
         )

@@ -8,8 +8,9 @@ from tqdm import tqdm
 
 from pcbook.emergence.energy_controls import VARIANTS, Conclusions, Stopping, table, vary, watch
 from pcbook.emergence.energy_efficiency import SIZES
-from pcbook.runs import files as _runs
+from pcbook.runs.checkpoints import room_to_write
 from pcbook.runs.energy import load
+from pcbook.runs.files import today, versions, write_json, write_npz
 
 
 def main(options: Namespace) -> None:
@@ -28,10 +29,10 @@ def main(options: Namespace) -> None:
         name: getattr(options, name) for name in ("experiment", "data", "seeds", "rate", "only")
     }
     note = {"command": options.command, "settings": settings | {"epochs": epochs}}
-    note |= {"date": _runs.today(), "versions": _runs.versions()}
-    with _runs.room_to_write(out.parent, "Nothing was written."):
-        _runs.write_json(out.with_suffix(".json"), note)
-        _runs.write_npz(out.with_suffix(".npz"), **arrays)
+    note |= {"date": today(), "versions": versions()}
+    with room_to_write(out.parent, "Nothing was written."):
+        write_json(out.with_suffix(".json"), note)
+        write_npz(out.with_suffix(".npz"), **arrays)
 
 
 def variants(dataset, only, epochs, rate, seeds) -> dict:

@@ -4,6 +4,8 @@ import argparse
 import shlex
 import sys
 
+from pcbook.runs import Refused
+
 EXAMPLES = """\
 examples:
   python -m pcbook energy-efficiency --out first
@@ -20,9 +22,15 @@ downloaded once, or read from the folder that the environment variable PCBOOK_DA
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be asked for."""
+    """The parser of the command line, with a subcommand for each experiment."""
     main = argparse.ArgumentParser(prog="python -m pcbook", description=__doc__)
     commands = main.add_subparsers(dest="experiment_name", required=True, metavar="experiment")
+    _add_energy(commands)
+    _add_controls(commands)
+    return main
+
+
+def _add_energy(commands):
     energy = commands.add_parser(
         "energy-efficiency",
         help="train networks that only save energy, and see whether they predict",
@@ -31,8 +39,17 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    energy.add_argument("--out", required=True, metavar="DIR", help="the folder of this run")
+    _add_task(energy)
+    _add_training(energy)
+    _add_checkpoints(energy)
+    energy.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_devices(energy)
+
+
+def _add_task(energy):
+    """The images, their order, and what is saved."""
     add = energy.add_argument
-    add("--out", required=True, metavar="DIR", help="the folder of this run")
     add(
         "--data",
         default="digits",
@@ -51,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("ascending", "either way", "random"),
         help="the order of the classes in a sequence (default: ascending)",
     )
+
+
+def _add_training(energy):
+    """The networks, how long they train, and how."""
+    add = energy.add_argument
     add("--seeds", type=count, default=1, help="how many networks (default: 1)")
     add("--first-seed", type=int, default=0, metavar="N", help="the seed of the first (default: 0)")
     add("--epochs", type=count, help="default: what suffices for the data")
@@ -62,6 +84,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--batch-size", type=count, default=32, metavar="N", help="sequences (default: 32)")
     add("--steps", type=count, default=10, help="images in a sequence (default: 10)")
+
+
+def _add_checkpoints(energy):
+    """How often the state is kept, and where to stop."""
+    add = energy.add_argument
     add(
         "--checkpoint-every",
         type=count,
@@ -75,7 +102,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="EPOCH",
         help="stop there and measure; the same command without it goes on",
     )
-    add("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_devices(energy):
+    """The devices and processes that share the networks."""
     devices = energy.add_argument_group(
         "devices", "Networks are shared out over all the devices that JAX finds."
     )
@@ -90,8 +120,6 @@ def parser() -> argparse.ArgumentParser:
     add("--num-processes", type=count, metavar="N", help="how many processes there are")
     add("--process-id", type=int, metavar="I", help="which of them this is, from 0")
     add("--local-device-ids", type=int, nargs="+", metavar="I", help="devices of this process")
-    _add_controls(commands)
-    return main
 
 
 def _add_controls(commands):
@@ -123,30 +151,38 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     options.command = "python -m pcbook " + shlex.join(arguments)
-    import jax
-
-    from pcbook.runs import files as _runs
-
     if getattr(options, "coordinator_address", None):
-        automatic = options.coordinator_address == "auto"
-        jax.distributed.initialize(
-            None if automatic else options.coordinator_address,
-            options.num_processes,
-            options.process_id,
-            options.local_device_ids,
-        )
+        _join_processes(options)
     try:
-        if options.experiment_name == "energy-efficiency":
-            from pcbook.runs import energy as run
-        else:
-            from pcbook.runs import energy_controls as run
-        run.main(options)
-        if jax.distributed.is_initialized():
-            jax.distributed.shutdown()  # together: none leaves while another still works
-    except (_runs.Refused, ValueError, OSError) as error:
+        _run(options)
+    except (Refused, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+
+
+def _join_processes(options):
+    import jax
+
+    automatic = options.coordinator_address == "auto"
+    jax.distributed.initialize(
+        None if automatic else options.coordinator_address,
+        options.num_processes,
+        options.process_id,
+        options.local_device_ids,
+    )
+
+
+def _run(options):
+    import jax
+
+    if options.experiment_name == "energy-efficiency":
+        from pcbook.runs import energy as experiment
+    else:
+        from pcbook.runs import energy_controls as experiment
+    experiment.main(options)
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()  # all together: none leaves while another still works
 
 
 if __name__ == "__main__":

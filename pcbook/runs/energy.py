@@ -32,7 +32,9 @@ from pcbook.emergence.energy_efficiency import (
     probe,
     seed_keys,
 )
-from pcbook.runs import files as _runs
+from pcbook.runs.checkpoints import Checkpoints, claim_folder, room_to_write
+from pcbook.runs.devices import Spread, first_process
+from pcbook.runs.files import Metrics, write_npz
 from pcbook.store import results
 from pcbook.store.data import Dataset
 
@@ -67,8 +69,8 @@ def main(options: Namespace) -> None:
     trainer = Trainer(RECURRENT, settings["loss"], settings["batch_size"], sorted_images)
     images = dataset.x_train, dataset.y_train
     check_training(*images, trainer, settings["rates"], settings["epochs"], 1)
-    with _runs.room_to_write(folder.parent, "Nothing was begun."):
-        _runs.claim_folder(folder, settings)
+    with room_to_write(folder.parent, "Nothing was begun."):
+        claim_folder(folder, settings)
     if (folder / "results.json").exists():
         results.read(folder / "results")
         print(f"{folder} is done: its results are in {folder / 'results.npz'}.")
@@ -102,13 +104,13 @@ def settle(options: Namespace, dataset: Dataset) -> dict:
 def finish(work: "Work", folder: Path, state: dict, record: list[dict]) -> None:
     """Measure, and write weights and results: `results.json` last, which says that it is done."""
     measured = work.results(state["params"]) | {"loss": state["loss"], "curve": state["curve"]}
-    if not _runs.first_process():
+    if not first_process():
         return
     epochs = len(state["loss"])
     part = "" if epochs == work.settings["epochs"] else f"_until_{epochs}"
     numbers = {"epochs_trained": epochs, "summary": work.summary(measured)}
-    with _runs.room_to_write(folder, "The last checkpoint is whole."):
-        _runs.write_npz(folder / f"weights{part}.npz", weights=state["params"])
+    with room_to_write(folder, "The last checkpoint is whole."):
+        write_npz(folder / f"weights{part}.npz", weights=state["params"])
         results.write(folder / f"results{part}", work.settings, record, numbers, **measured)
     print(f"Done: {folder / f'results{part}.npz'}, with what made it in results{part}.json.")
 
@@ -119,26 +121,26 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
     Returns the state and its record: for each start, the epochs that it trained.
     """
     settings, began = work.settings, time.monotonic()
-    with _runs.room_to_write(folder, "Nothing was lost."):
-        checkpoints = _runs.Checkpoints(folder / "checkpoints", settings)
+    with room_to_write(folder, "Nothing was lost."):
+        checkpoints = Checkpoints(folder / "checkpoints", settings)
     epoch, kept, record = checkpoints.latest(work.empty) or (0, work.first(), [])
     first, before = epoch, record
     state = work.spread.out((kept["params"], kept["memory"]))
     loss, curve = list(kept["loss"]), list(kept["curve"])
     columns = ["epoch", "rate", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
-    metrics = _runs.Metrics(folder / "metrics.csv", columns)
+    metrics = Metrics(folder / "metrics.csv", columns)
     safe = f"The checkpoint of epoch {epoch} is whole."
-    if _runs.first_process():
-        with _runs.room_to_write(folder, safe):
+    if first_process():
+        with room_to_write(folder, safe):
             metrics.rewrite(row for n in range(epoch) for row in work.rows(n, loss[n], curve[n]))
-    hide = quiet or not _runs.first_process()
+    hide = quiet or not first_process()
     with tqdm(total=epochs, initial=epoch, unit="epoch", disable=hide, dynamic_ncols=True) as bar:
         while epoch < epochs:
             state, losses, curves = work.advance(state, epoch)
             loss.append(losses)
             curve.append(curves)
-            if _runs.first_process():
-                with _runs.room_to_write(folder, safe):
+            if first_process():
+                with room_to_write(folder, safe):
                     metrics.append(work.rows(epoch, losses, curves))
             epoch += 1
             bar.update()
@@ -149,7 +151,7 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
                 kept |= {"loss": np.array(loss), "curve": np.array(curve)}
                 trained = {f"epochs {first + 1} to {epoch}": round(time.monotonic() - began)}
                 record = results.add_parts(before, made, trained)
-                with _runs.room_to_write(folder, safe):
+                with room_to_write(folder, safe):
                     checkpoints.save(epoch, kept, record)
                 safe = f"The checkpoint of epoch {epoch} is whole."
     return kept, record
@@ -165,7 +167,7 @@ class Work:
         self.dataset, self.settings = dataset, settings
         self.networks = list(product(settings["rates"], settings["seeds"]))
         rates, seeds = zip(*self.networks)
-        self.spread = _runs.Spread(len(self.networks), devices)
+        self.spread = Spread(len(self.networks), devices)
         self.probe = probe(
             dataset, random.key(PROBE), steps=settings["steps"], order=settings["order"]
         )

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from pcbook.emergence.energy_controls import VARIANTS, Conclusions, Stopping, table, vary, watch
 from pcbook.emergence.energy_efficiency import SIZES
-from pcbook.runs import files as _runs
+from pcbook.runs.checkpoints import room_to_write
 from pcbook.runs.energy import load
 from pcbook.store import results
 
@@ -34,7 +34,7 @@ def main(options: Namespace) -> None:
         rates = [options.rate] if options.rate else [size.rate / 3, size.rate]
         arrays = stopping(dataset, settings["epochs"], rates, seeds)
     parts = {options.experiment: round(time.monotonic() - began)}
-    with _runs.room_to_write(out.parent, "Nothing was written."):
+    with room_to_write(out.parent, "Nothing was written."):
         results.write(out, settings, results.add_parts([], made, parts), {}, **arrays)
 
 

@@ -58,7 +58,7 @@ class Dataset:
 
     def __post_init__(self):
         for split in ("train", "test"):
-            _check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
+            check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
         if self.x_train.shape[1] != self.x_test.shape[1]:
             raise ValueError(
                 f"x_test has {self.x_test.shape[1]} pixels: must be {self.x_train.shape[1]}, "
@@ -66,7 +66,11 @@ class Dataset:
             )
 
 
-def _check_split(split, x, y):
+def check_split(split: str, x, y) -> None:
+    """Raise ValueError unless `x` are finite rows of pixels and `y` labels that fit them.
+
+    `split` is "train" or "test", by which the error names the arrays.
+    """
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(

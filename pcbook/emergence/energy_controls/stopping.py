@@ -1,0 +1,96 @@
+"""When to stop training: early stopping on held-out sequences, and what it leads to."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from jaxtyping import Float, Int
+
+from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude
+from pcbook.emergence.energy_efficiency import (
+    Numbers,
+    energy,
+    measure_all,
+    preactivations,
+    probe,
+    sequences,
+    train,
+)
+from pcbook.store.data import Dataset
+
+
+class Stop(NamedTuple):
+    """Where training stops, and where it was best: places in the list of losses."""
+
+    stopped: int
+    best: int
+
+
+def early_stop(losses: Float[Numbers, " evaluations"], patience: int) -> Stop:
+    """Stop once the held-out loss has not been lower for `patience` evaluations in a row.
+
+    Without a stop, the last place. Raises ValueError for a patience below 1.
+    """
+    if patience < 1:
+        raise ValueError(f"patience = {patience}: must be an integer of at least 1")
+    best = 0
+    for place, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = place
+        if place - best >= patience:
+            return Stop(place, best)
+    return Stop(len(losses) - 1, best)
+
+
+class Stopping(NamedTuple):
+    """A training without a stop, watched so that any rule for stopping can be tried on it.
+
+    At each of the `epochs`: the loss on held-out sequences, drawn anew each time (`redrawn`)
+    or once (`fixed`), and the conclusions that a stop there would lead to.
+    """
+
+    epochs: Int[np.ndarray, " evaluations"]
+    redrawn: Float[np.ndarray, "evaluations seeds"]
+    fixed: Float[np.ndarray, "evaluations seeds"]
+    conclusions: Conclusions
+
+
+def watch(
+    dataset: Dataset, *, epochs: int, rate: float, every: int = 5, seeds: Sequence[int] = (0,)
+) -> Stopping:
+    """Train on four fifths of the training images, and evaluate every so many epochs.
+
+    The held-out loss is that of the other fifth; the conclusions are those of the test images.
+    """
+    fitted, held_out = _split(dataset)
+    trained = train(*fitted, epochs=epochs, rate=rate, every=every, seeds=seeds)
+    test = probe(dataset, random.key(0), times=4)
+
+    @jax.jit
+    def loss(weights, key):
+        images, labels = held_out
+        x = images[sequences(key, labels)]
+        return lax.map(lambda W: energy(preactivations(W, x), W), weights)
+
+    keys = random.split(random.key(1), len(trained.path))
+    redrawn = [loss(weights, key) for weights, key in zip(trained.path, keys)]
+    fixed = [loss(weights, keys[0]) for weights in trained.path]
+    conclusions = [conclude(measure_all(weights, test, random.key(2))) for weights in trained.path]
+    return Stopping(
+        trained.epochs,
+        np.array(redrawn),
+        np.array(fixed),
+        jax.tree.map(lambda *x: np.stack(x), *conclusions),
+    )
+
+
+def _split(dataset):
+    """Training images and labels, four fifths to fit and every fifth of a class held out."""
+    x, y = dataset.x_train, dataset.y_train
+    order = np.argsort(y, kind="stable")
+    out = order[::5]
+    rest = np.setdiff1d(order, out)
+    return (x[rest], y[rest]), (jnp.asarray(x[out]), y[out])

@@ -1,0 +1,134 @@
+"""The recurrent network, what its activity costs, and the gradient of that cost."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+from jaxtyping import Array, Float, Key
+
+from pcbook.core.checks import lookup
+from pcbook.core.network import Function
+from pcbook.emergence.energy_efficiency.arrays import Numbers, Steps, Weights
+
+
+class Network(NamedTuple):
+    """A recurrent network whose units are driven by pixels.
+
+    `init(key, pixels)` draws the parameters. `step(params, state, x, transmit)` takes the
+    network one image further and returns the preactivations (batch, units), the pixels' own
+    units first, and the new state; the state before the first image is `rest(params, batch)`.
+    What the units send is multiplied by `transmit`, 0 for a lesioned one.
+    `gradient(params, x, loss)` is that of the loss, by hand; where it is None, JAX finds it.
+    """
+
+    name: str
+    init: Callable[..., Any]
+    rest: Callable[..., Any]
+    step: Callable[..., tuple[Array, Any]]
+    gradient: Callable[..., tuple[Array, Any]] | None = None
+
+
+def init(key: Key[Array, ""], pixels: int) -> Weights:
+    """Weights between -1 and 1 over the root of the number of units, all equally likely."""
+    bound = pixels**-0.5
+    return random.uniform(key, (pixels, pixels), minval=-bound, maxval=bound)
+
+
+def preactivations(W: Weights, x: Steps, transmit: Float[Numbers, "..."] | float = 1.0) -> Steps:
+    """What enters each unit, a_t = h_{t-1} W + x_t: the prediction from within plus the image.
+
+    `transmit` multiplies what each unit sends to the others: 0 silences it.
+    """
+    a = [jnp.asarray(x[0])]
+    for x_t in x[1:]:
+        a.append((jax.nn.relu(a[-1]) * transmit) @ W + x_t)
+    return jnp.stack(a)
+
+
+def drive(W: Weights, x: Steps) -> Steps:
+    """What the network sends to its own units before each image: a_t - x_t = h_{t-1} W."""
+    return preactivations(W, x) - x
+
+
+def _fires(a):
+    return (a > 0).astype(a.dtype)
+
+
+# What a unit's preactivation costs, and its slope, by the name of the loss.
+COSTS = {
+    "pre": Function("|a|", jnp.abs, jnp.sign),
+    "post": Function("h", jax.nn.relu, _fires),
+    "post+weights": Function("h", jax.nn.relu, _fires),
+}
+_WEIGHT_COST = {"pre": 0.0, "post": 0.0, "post+weights": 3708.0}
+
+
+def energy(a: Steps, params, loss: str = "pre") -> Float[Array, ""]:
+    """The loss: the mean cost of a unit, summed over the steps.
+
+    "pre" mean|a|; "post" mean|h|; "post+weights" mean|h| + 3708 mean(W^2). Raises ValueError
+    for any other.
+    """
+    cost = lookup(COSTS, loss=loss)(a).mean((1, 2)).sum()
+    if weight := _WEIGHT_COST[loss]:
+        cost += weight * len(a) * sum((W**2).mean() for W in jax.tree.leaves(params))
+    return cost
+
+
+def gradient(
+    W: Weights, x: Steps, loss: str = "pre"
+) -> tuple[Float[Array, ""], Float[Array, "units units"]]:
+    """The loss and dLoss/dW, by backprop through time, written by hand.
+
+    With c the cost of a unit, the blame of a preactivation is its own cost and what it does
+    to the next step,
+
+        delta_t = c'(a_t) / (batch units) + (delta_{t+1} W^T) * relu'(a_t),
+        dLoss/dW = sum_t h_{t-1}^T delta_t,
+
+    and that sum over steps and batch is one matrix product. Samples stand in columns here,
+    in which order a CPU multiplies fastest. Raises ValueError for an unknown loss.
+    """
+    cost = lookup(COSTS, loss=loss)
+    x = jnp.asarray(x).mT
+    W_T = lax.optimization_barrier(W.T)  # transposed once, and not in every product
+    a, h = [x[0]], []
+    for x_t in x[1:]:
+        h.append(jax.nn.relu(a[-1]))
+        a.append(W_T @ h[-1] + x_t)
+    own = [cost.slope(a_t) / a_t.size for a_t in a]
+    delta = own[-1:]
+    for a_t, own_t in zip(a[-2:0:-1], own[-2:0:-1]):
+        delta.insert(0, own_t + (W @ delta[0]) * (a_t > 0))
+    dW = jnp.zeros_like(W)
+    if h:
+        dW = jnp.hstack(h) @ jnp.hstack(delta).T
+    if weight := _WEIGHT_COST[loss]:
+        dW += weight * len(a) * 2 * W / W.size
+    return energy(jnp.stack(a), W, loss), dW
+
+
+def _rest(W, batch):
+    return jnp.zeros((batch, len(W)))
+
+
+def _step(W, h, x, transmit):
+    a = (h * transmit) @ W + x
+    return a, jax.nn.relu(a)
+
+
+RECURRENT = Network("recurrent", init, _rest, _step, gradient)
+
+
+def run(
+    network: Network, params, x: Steps, transmit: Float[Numbers, "..."] | float = 1.0
+) -> Float[Array, "steps batch all_units"]:
+    """The preactivations of any network; `preactivations` is the main network's, unrolled."""
+
+    def step(state, x_t):
+        a, state = network.step(params, state, x_t, transmit)
+        return state, a
+
+    return lax.scan(step, network.rest(params, x.shape[1]), x)[1]

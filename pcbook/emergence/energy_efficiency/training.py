@@ -1,0 +1,182 @@
+"""Training: all seeds at once, so many epochs at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax, random
+from jaxtyping import Array, Float, Int, Key
+from tqdm import tqdm
+
+from pcbook.core.checks import lookup
+from pcbook.emergence.energy_efficiency.arrays import Numbers
+from pcbook.emergence.energy_efficiency.network import COSTS, RECURRENT, Network, energy, run
+from pcbook.emergence.energy_efficiency.orders import Deck, deal, deck
+from pcbook.store.data import check_split
+
+
+class Training(NamedTuple):
+    """What training leaves behind.
+
+    `params` has a leading axis over seeds, `path` over moments and seeds: the parameters
+    before training (epoch 0) and after each of the `epochs`. `loss` is the mean training
+    loss of every epoch and seed.
+    """
+
+    params: Any
+    path: Any
+    epochs: Int[np.ndarray, " moments"]
+    loss: Float[np.ndarray, "epochs seeds"]
+
+
+def train(
+    images: Float[Numbers, "images pixels"],
+    labels: Int[Numbers, " images"],
+    *,
+    epochs: int,
+    rate: float | Sequence[float],
+    loss: str = "pre",
+    order: str = "ascending",
+    steps: int = 10,
+    batch_size: int = 32,
+    seeds: Sequence[int] = (0,),
+    every: int | None = None,
+    network: Network = RECURRENT,
+) -> Training:
+    """Train a network for each seed, all at once, to save energy on sequences of images.
+
+    Adam with step size `rate`, or one for each seed; new sequences every epoch, of which those
+    that do not fill the last batch are left out. The path keeps the parameters after `every`
+    so many epochs.
+
+    Raises ValueError for images that are not finite rows of pixels, labels that do not fit
+    them, an unknown loss or order, and sizes below 1.
+    """
+    every = every or epochs
+    trainer = Trainer(network, loss, batch_size, deck(labels, steps, order))
+    rates = np.broadcast_to(np.asarray(rate, np.float32), len(seeds))
+    check_training(images, labels, trainer, rates, epochs, every)
+    keys = seed_keys(seeds)
+    images = jnp.asarray(images)
+    state = init_state(network, images.shape[1], keys)
+    path, losses = [state[0]], []
+    with tqdm(total=epochs, desc=network.name, unit="epoch", leave=False) as bar:
+        for first in range(0, epochs, every):
+            state, loss_here = advance(trainer, state, images, keys, rates, first, every)
+            path.append(state[0])
+            losses.append(loss_here)
+            bar.update(every)
+    return Training(
+        state[0],
+        jax.tree.map(lambda *moments: np.stack(moments), *path),
+        np.arange(0, epochs + 1, every),
+        np.concatenate(losses),
+    )
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["deck"],
+    meta_fields=["network", "loss", "batch_size"],
+)
+@dataclass(frozen=True)
+class Trainer:
+    """What stays the same throughout a training; static under `jax.jit`, but for the deck."""
+
+    network: Network
+    loss: str
+    batch_size: int
+    deck: Deck
+
+
+def check_training(images, labels, trainer: Trainer, rates, epochs: int, every: int) -> None:
+    """Raise a ValueError that names what does not fit."""
+    check_split("train", images, labels)
+    lookup(COSTS, loss=trainer.loss)
+    if not 1 <= trainer.batch_size <= trainer.deck.n:
+        raise ValueError(
+            f"batch_size = {trainer.batch_size}: must be 1 to {trainer.deck.n}, "
+            "the number of sequences that the images make"
+        )
+    for rate in rates:
+        if not 0 < rate < float("inf"):
+            raise ValueError(f"rate = {rate:g}: must be a positive number")
+    if epochs < 1:
+        raise ValueError(f"epochs = {epochs}: must be at least 1")
+    if every < 1 or epochs % every:
+        raise ValueError(f"every = {every}: must divide epochs = {epochs}")
+
+
+def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
+    """One key a seed: what a seed gives does not depend on which others run beside it."""
+    if len(seeds) < 1:
+        raise ValueError("seeds = (): must be at least one integer")
+    return jnp.stack([random.key(seed) for seed in seeds])
+
+
+_ADAM = optax.scale_by_adam()
+
+
+@partial(jax.jit, static_argnames=("network", "pixels"))
+def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
+    """The state before training, over seeds: the parameters and the optimiser's memory."""
+
+    def init_one(key):
+        params = network.init(random.fold_in(key, 0), pixels)
+        return params, _ADAM.init(params)
+
+    return jax.vmap(init_one)(keys)
+
+
+@partial(jax.jit, static_argnames="epochs")
+def advance(
+    trainer: Trainer,
+    state,
+    images: Array,
+    keys: Key[Array, " seeds"],
+    rates: Float[Numbers, " seeds"],
+    first: Int[Numbers, ""] | int,
+    epochs: int,
+):
+    """Train for so many `epochs` from epoch `first` on: the new state, and losses (epochs, seeds).
+
+    An epoch's sequences depend on the seed and on the number of the epoch alone.
+    """
+
+    def train_one(state, key, rate):
+        def epoch(state, number):
+            rows = deal(random.fold_in(key, number + 1), trainer.deck)
+            batches = _batches(rows, trainer.batch_size)
+            return lax.scan(partial(_train_batch, trainer, images, rate), state, batches)
+
+        state, losses = lax.scan(epoch, state, first + jnp.arange(epochs))
+        return state, losses.mean(1)
+
+    return jax.vmap(train_one, out_axes=(0, 1))(state, keys, rates)
+
+
+def _batches(rows, size):
+    """Cut (steps, n) into (batches, steps, size)."""
+    steps, n = rows.shape
+    return rows[:, : n // size * size].reshape(steps, -1, size).swapaxes(0, 1)
+
+
+def _train_batch(trainer, images, rate, state, rows):
+    """Take one step of Adam on the sequences `rows` (steps, batch)."""
+    params, memory = state
+    loss, slope = _gradient(trainer, params, images[rows])
+    step, memory = _ADAM.update(slope, memory)
+    return (jax.tree.map(lambda p, s: p - rate * s, params, step), memory), loss
+
+
+def _gradient(trainer, params, x):
+    """The loss and its gradient: the network's own, or else JAX's."""
+    network = trainer.network
+    if network.gradient:
+        return network.gradient(params, x, trainer.loss)
+    return jax.value_and_grad(lambda p: energy(run(network, p, x), p, trainer.loss))(params)

@@ -30,7 +30,7 @@ def save(name, results):
     text = json.dumps(results, indent=1)
     for inner in (r"[^\[\]]*", r"(?:\s*\[[^\[\]]*\],?)*\s*"):
         text = re.sub(rf"\[{inner}\]", lambda list: " ".join(list[0].split()), text)
-    (data.RESULTS / f"{name}.json").write_text(text + "\n")
+    (data.RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def run(main, description):

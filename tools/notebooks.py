@@ -31,7 +31,7 @@ def main() -> None:
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without pictures, widgets and what a run leaves in its metadata."""
-    with open("tests/nbval.cfg") as file:
+    with open("tests/nbval.cfg", encoding="utf-8") as file:
         patterns = get_sanitize_patterns(file.read())
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:

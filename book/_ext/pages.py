@@ -108,7 +108,8 @@ class Ledger(SphinxDirective):
         claims = ROOT / "book/claims.yml"
         self.env.note_dependency(str(claims))
         return [
-            self.card(claim) for claim in yaml.safe_load(claims.read_text())
+            self.card(claim)
+            for claim in yaml.safe_load(claims.read_text(encoding="utf-8"))
         ]
 
     def card(self, claim: dict) -> nodes.Element:
@@ -159,7 +160,9 @@ def result_of(app: Sphinx, chapter: str, claim: str) -> dict | None:
     glued = executed / f"{chapter}.glue.json"
     if not glued.exists():
         return None
-    output = json.loads(glued.read_text()).get(f"claim:{claim}")
+    output = json.loads(glued.read_text(encoding="utf-8")).get(
+        f"claim:{claim}"
+    )
     return output and output["data"][CLAIM]
 
 

@@ -169,7 +169,7 @@ class Metrics:
         write_whole(self.path, text.getvalue().encode())
 
     def append(self, rows) -> None:
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
 
 
@@ -259,7 +259,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
     path = folder / "settings.json"
     if path.exists():
         try:
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise Refused(f"{path} is damaged: {error}. Choose another --out.") from error
         if before != settings:

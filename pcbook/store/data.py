@@ -144,7 +144,7 @@ def stored(name: str) -> dict:
     names = sorted(path.stem for path in RESULTS.glob("*.json"))
     if name not in names:
         raise ValueError(f"name = {name!r}: must be one of {', '.join(names)}")
-    run = json.loads((RESULTS / f"{name}.json").read_text())
+    run = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     arrays = RESULTS / f"{name}.npz"
     return run | (dict(np.load(arrays)) if arrays.exists() else {})
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import book  # noqa: E402
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
-CLAIMS = yaml.safe_load((ROOT / "book/claims.yml").read_text())
+CLAIMS = yaml.safe_load((ROOT / "book/claims.yml").read_text(encoding="utf-8"))
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
@@ -29,7 +29,7 @@ class Tags(HTMLParser):
     def __init__(self, page: Path):
         super().__init__()
         self.found = []
-        self.feed(page.read_text())
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
@@ -54,7 +54,9 @@ def test_every_image_of_a_page_says_what_it_shows(pages, document):
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if (ROOT / f"{d}.ipynb").exists()])
 def test_a_chapter_opens_in_binder_and_in_colab(pages, document):
-    slug = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].split(".com/")[1]
+    slug = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"][
+        "url"
+    ].split(".com/")[1]
     links = {attributes.get("href") for tag, attributes in Tags(pages / f"{document}.html").found}
     path = f"{document}.ipynb"
     assert f"https://mybinder.org/v2/gh/{slug}/main?urlpath=lab/tree/{path}" in links
@@ -63,10 +65,14 @@ def test_a_chapter_opens_in_binder_and_in_colab(pages, document):
 
 @each_document
 def test_computed_words_stand_in_the_prose_as_they_were_computed(pages, document):
-    page = (pages / f"{document}.html").read_text()
+    page = (pages / f"{document}.html").read_text(encoding="utf-8")
     shown = {html.unescape(text) for text in re.findall(r'class="pasted-text">([^<]*)<', page)}
     kept = ROOT / f"_build/jupyter_execute/{document}.glue.json"
-    data = [entry["data"] for entry in json.loads(kept.read_text()).values()] if shown else []
+    data = (
+        [entry["data"] for entry in json.loads(kept.read_text(encoding="utf-8")).values()]
+        if shown
+        else []
+    )
     assert shown <= {ast.literal_eval(d["text/plain"]) for d in data if len(d) == 1}
 
 
@@ -76,9 +82,11 @@ def test_computed_words_stand_in_the_prose_as_they_were_computed(pages, document
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_a_claim_is_checked_in_its_chapter_and_stands_in_the_ledger(pages, claim):
     (chapter,) = [d for d in DOCUMENTS if d.endswith(f"/{claim['chapter']}")]
-    said = json.loads((ROOT / f"_build/jupyter_execute/{chapter}.glue.json").read_text())
+    said = json.loads(
+        (ROOT / f"_build/jupyter_execute/{chapter}.glue.json").read_text(encoding="utf-8")
+    )
     result = said[f"claim:{claim['id']}"]["data"]["application/vnd.pcbook.claim+json"]
-    ledger = re.sub(r"<[^>]*>|\s+", " ", (pages / "book/ledger.html").read_text())
+    ledger = re.sub(r"<[^>]*>|\s+", " ", (pages / "book/ledger.html").read_text(encoding="utf-8"))
     for text in (result["measured"], result["verdict"]):
         assert words(text) in words(ledger)
 
@@ -128,6 +136,7 @@ def test_a_chapter_depends_on_what_it_imports_and_on_what_that_imports(at_root):
         ("pcbook/__init__.py", True),
         ("pcbook/show/inks.mplstyle", True),
         ("requirements.txt", True),
+        ("tools/settings.py", True),
         ("pcbook/core/rules.py", False),
         ("book/claims.yml", False),
         ("README.md", False),
@@ -147,6 +156,21 @@ def test_a_chapter_runs_again_when_a_file_it_depends_on_changes(chapter, monkeyp
     monkeypatch.setattr(Path, "read_text", text)
     monkeypatch.setattr(Path, "read_bytes", octets)
     assert (book.key(Path("book/scratch.ipynb"), chapter) != before) == again
+
+
+@pytest.mark.parametrize("code", ['run = results.stored(f"{a}_{b}")', "1 + 1"])
+def test_a_chapter_runs_again_when_a_result_changes_if_it_reads_results(at_root, monkeypatch, code):
+    cells = [nbformat.v4.new_code_cell(f"from pcbook.show.explore import explore\n{code}")]
+    reading = nbformat.v4.new_notebook(cells=cells)
+    before = book.key(Path("book/scratch.ipynb"), reading)
+    monkeypatch.setattr(book, "stored_results", lambda: [Path("README.md")])
+    assert (book.key(Path("book/scratch.ipynb"), reading) != before) == ("stored" in code)
+
+
+def test_a_chapter_runs_again_when_its_module_reads_results(at_root):
+    files = [path.read_text(encoding="utf-8") for path in Path("pcbook/show").glob("*.py")]
+    assert not book.reads_results(files)
+    assert book.reads_results([*files, "def found(name): return store.stored(name)"])
 
 
 def test_a_chapter_runs_again_when_a_claim_of_its_own_changes(chapter, monkeypatch):

@@ -1,6 +1,9 @@
 """For every test run, of the package's tests and of the notebooks."""
 
-import os
+import sys
+from pathlib import Path
 
-# Progress bars are for readers: in a notebook under test they would count as output.
-os.environ["TQDM_DISABLE"] = "1"
+sys.path.insert(0, str(Path(__file__).parent / "tools"))
+import settings
+
+settings.apply()

@@ -53,7 +53,7 @@ def digits(rows):
 
 def letters(length=12):
     """Windows of the text as integers, the next letters as labels; how many letters there are."""
-    text = " ".join(TEXT.read_text().lower().split())
+    text = " ".join(TEXT.read_text(encoding="utf-8").lower().split())
     alphabet = sorted(set(text))
     codes = np.array([alphabet.index(c) for c in text])
     parts = np.split(codes, [len(codes) * 16 // 25, len(codes) * 20 // 25])

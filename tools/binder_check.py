@@ -37,7 +37,7 @@ def main() -> None:
 
 def environment(folder: Path) -> Path:
     """A new environment with the pinned packages, as Binder makes it; its Python."""
-    wanted = Path("runtime.txt").read_text().strip().removeprefix("python-")
+    wanted = Path("runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
     base = installed(wanted)
     if base is None:
         base = sys.executable
@@ -66,7 +66,7 @@ def report(python: Path, chapter: Path, folder: str) -> bool:
     start, peak, stopped = time.monotonic(), 0, ""
     command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", folder]
     log = Path(folder, "log")
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         run = psutil.Popen([*command, chapter], stdout=output, stderr=output, preexec_fn=two_cores)
         while run.poll() is None:
             used = memory(run)
@@ -76,7 +76,7 @@ def report(python: Path, chapter: Path, folder: str) -> bool:
                 stop(run)
             time.sleep(0.1)
     seconds = time.monotonic() - start
-    failed = "" if run.returncode == 0 or stopped else " failed\n" + log.read_text()
+    failed = "" if run.returncode == 0 or stopped else " failed\n" + log.read_text(encoding="utf-8")
     print(f"{chapter!s:<45}{seconds:>10.0f}{peak / 1e9:>10.2f}{stopped}{failed}", flush=True)
     return run.returncode == 0 and seconds <= SECONDS_ALLOWED and peak <= MEMORY_ALLOWED
 

@@ -2,8 +2,8 @@
 
 Jupyter Book runs a notebook again only when its own code changes. A chapter also
 depends on the modules of `pcbook` that it imports (and those that they import), on
-its claims, on small files of `results/` and on the pinned packages. All of that
-makes the chapter's key here; a chapter whose key has changed is dropped from the
+its claims, on `results/` where it or they read from there, and on the pinned packages. All
+of that makes the chapter's key here; a chapter whose key has changed is dropped from the
 cache, and is run again. A cell that fails fails the build, with its traceback.
 
     python tools/book.py
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import grimp
 import nbformat
+import settings
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
@@ -45,15 +46,15 @@ def main() -> None:
 
 
 def enter_root() -> None:
-    """Work from the repository's root, without progress bars: they would land on the pages."""
+    """Work from the repository's root, with the settings that all chapters share."""
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    os.environ["TQDM_DISABLE"] = "1"
+    settings.apply()
 
 
 def chapters() -> list[Path]:
     """The notebooks of the table of contents, relative to the root."""
-    toc = yaml.safe_load(Path("_toc.yml").read_text())
+    toc = yaml.safe_load(Path("_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
     return [path for file in files if (path := Path(f"{file}.ipynb")).exists()]
 
@@ -66,14 +67,16 @@ def key(chapter: Path, notebook: nbformat.NotebookNode) -> str:
     cells = [(c.source, c.metadata) for c in notebook.cells if c.cell_type == "code"]
     code = "\n".join(source for source, _ in cells)
     modules = sorted(closure(imported(code) | own_modules(chapter)))
-    claims = yaml.safe_load(Path("book/claims.yml").read_text()) or []
+    texts = [file.read_text(encoding="utf-8") for file in map(source, modules)]
+    claims = yaml.safe_load(Path("book/claims.yml").read_text(encoding="utf-8")) or []
     parts = [
         json.dumps(cells),
         json.dumps([claim for claim in claims if claim["chapter"] == chapter.stem]),
         sys.version,
-        *(file.read_text() for file in [Path("requirements.txt"), *map(source, modules)]),
+        *texts,
+        *map(digest, (Path("requirements.txt"), Path("tools/settings.py"))),
         *(digest(file) for file in package_data()),
-        *(digest(file) for file in Path("results").rglob("*") if file.stem in code),
+        *(digest(file) for file in stored_results() if reads_results([code, *texts])),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -128,6 +131,15 @@ def package_data() -> list[Path]:
     )
 
 
+def reads_results(texts: list[str]) -> bool:
+    """Whether any of these texts calls `stored`, whatever the name of the result."""
+    return any("stored(" in text for text in texts)
+
+
+def stored_results() -> list[Path]:
+    return sorted(path for path in Path("results").rglob("*") if path.is_file())
+
+
 def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -141,7 +153,7 @@ def run_chapters(chapters: list[Path]) -> dict[Path, str]:
     Returns the key of each chapter.
     """
     store = get_cache(str(CACHE))
-    keys = json.loads(KEYS.read_text()) if KEYS.exists() else {}
+    keys = json.loads(KEYS.read_text(encoding="utf-8")) if KEYS.exists() else {}
     notebooks = {chapter: nbformat.read(chapter, as_version=4) for chapter in chapters}
     wanted = {chapter: key(chapter, notebook) for chapter, notebook in notebooks.items()}
     stale = {
@@ -166,7 +178,7 @@ def run_chapters(chapters: list[Path]) -> dict[Path, str]:
             bundle = CacheBundleIn(result.nb, str(chapter), data={"execution_seconds": result.time})
             store.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
             keys[str(chapter)] = wanted[chapter]
-            KEYS.write_text(json.dumps(keys, indent=1))
+            KEYS.write_text(json.dumps(keys, indent=1), encoding="utf-8")
     if failures:
         sys.exit("\n\n".join(failures))
     return wanted
@@ -192,7 +204,7 @@ def build_pages(keys: dict[Path, str]) -> None:
     files = [Path(f) for f in ("_config.yml", "_toc.yml", "package-lock.json", "requirements.txt")]
     files += sorted(p for p in Path("book").rglob("*") if p.is_file() and p.suffix != ".pyc")
     inputs = "\n".join([*map(digest, files), *map(str, files), *keys.values()])
-    if MADE_FROM.exists() and MADE_FROM.read_text() == inputs:
+    if MADE_FROM.exists() and MADE_FROM.read_text(encoding="utf-8") == inputs:
         return
     MADE_FROM.unlink(missing_ok=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
@@ -200,7 +212,7 @@ def build_pages(keys: dict[Path, str]) -> None:
     command = [jupyter_book, "build", ".", *strictly]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         sys.exit("The pages were not built: see the warnings above.")
-    MADE_FROM.write_text(inputs)
+    MADE_FROM.write_text(inputs, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -249,7 +249,11 @@ def result_of(app: Sphinx, claim: Claim) -> tuple[dict[str, str], str]:
     chapter = chapter_of(app, claim)
     executed = Path(app.outdir).parent / "jupyter_execute"
     glued = executed / f"{chapter}.glue.json"
-    said = json.loads(glued.read_text()) if glued.exists() else {}
+    said = (
+        json.loads(glued.read_text(encoding="utf-8"))
+        if glued.exists()
+        else {}
+    )
     if f"claim:{claim.id}" not in said:
         logger.warning("%s.ipynb never checks claim %r", chapter, claim.id)
         return {"Measured": "nothing yet"}, "none"

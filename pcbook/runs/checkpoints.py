@@ -36,7 +36,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
     path = folder / "settings.json"
     if path.exists():
         try:
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise Refused(f"{path} is damaged: {error}. Choose another --out.") from error
         if before != settings:

@@ -33,5 +33,5 @@ class Metrics:
         write_whole(self.path, text.getvalue().encode())
 
     def append(self, rows) -> None:
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)

@@ -36,7 +36,7 @@ from tqdm import tqdm
 MOST_FRAMES = 400
 DOTS = 144  # an inch, where the page has 96: sharp on a fine screen too
 INKS = Path(__file__).with_name("inks.mplstyle")
-SLIDERS = Path(__file__).with_name("sliders.js").read_text()
+SLIDERS = Path(__file__).with_name("sliders.js").read_text(encoding="utf-8")
 
 
 def figure(rows: int = 1, columns: int = 1, *, width: float = 6.4, height: float = 3.2, **keywords):

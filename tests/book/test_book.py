@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import book  # noqa: E402
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
-CLAIMS = yaml.safe_load((ROOT / "book/claims.yml").read_text())
+CLAIMS = yaml.safe_load((ROOT / "book/claims.yml").read_text(encoding="utf-8"))
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
@@ -36,7 +36,7 @@ class Tags(HTMLParser):
     def __init__(self, page: Path):
         super().__init__()
         self.found = []
-        self.feed(page.read_text())
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
@@ -61,7 +61,9 @@ def test_every_image_of_a_page_says_what_it_shows(pages, document):
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if (ROOT / f"{d}.ipynb").exists()])
 def test_a_chapter_opens_in_binder_and_in_colab(pages, document):
-    slug = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].split(".com/")[1]
+    slug = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"][
+        "url"
+    ].split(".com/")[1]
     links = {attributes.get("href") for tag, attributes in Tags(pages / f"{document}.html").found}
     path = f"{document}.ipynb"
     assert f"https://mybinder.org/v2/gh/{slug}/main?urlpath=lab/tree/{path}" in links
@@ -70,10 +72,14 @@ def test_a_chapter_opens_in_binder_and_in_colab(pages, document):
 
 @each_document
 def test_computed_words_stand_in_the_prose_as_they_were_computed(pages, document):
-    page = (pages / f"{document}.html").read_text()
+    page = (pages / f"{document}.html").read_text(encoding="utf-8")
     shown = {html.unescape(text) for text in re.findall(r'class="pasted-text">([^<]*)<', page)}
     kept = ROOT / f"_build/jupyter_execute/{document}.glue.json"
-    data = [entry["data"] for entry in json.loads(kept.read_text()).values()] if shown else []
+    data = (
+        [entry["data"] for entry in json.loads(kept.read_text(encoding="utf-8")).values()]
+        if shown
+        else []
+    )
     assert shown <= {ast.literal_eval(d["text/plain"]) for d in data if len(d) == 1}
 
 
@@ -118,9 +124,13 @@ def ledger_page(tmp_path, monkeypatch):
     claim = Claim("evil", text, "ours", "chapter", "measured", text, "holds", text, "{x}", text)
     source, built = tmp_path / "source", tmp_path / "html"
     (source / "part").mkdir(parents=True)
-    (source / "index.md").write_text("# Ledger\n\n```{ledger}\n```\n")
-    (source / "part/chapter.md").write_text("---\norphan: true\n---\n\n# A chapter\n")
-    (source / "_toc.yml").write_text("parts: [{caption: Part, chapters: [{file: part/chapter}]}]")
+    (source / "index.md").write_text("# Ledger\n\n```{ledger}\n```\n", encoding="utf-8")
+    (source / "part/chapter.md").write_text(
+        "---\norphan: true\n---\n\n# A chapter\n", encoding="utf-8"
+    )
+    (source / "_toc.yml").write_text(
+        "parts: [{caption: Part, chapters: [{file: part/chapter}]}]", encoding="utf-8"
+    )
     glued = tmp_path / "jupyter_execute/part/chapter.glue.json"
     glued.parent.mkdir(parents=True)
     output = {
@@ -203,6 +213,7 @@ def test_a_chapter_depends_on_what_it_imports_and_on_what_that_imports(at_root):
         ("pcbook/__init__.py", True),
         ("pcbook/show/inks.mplstyle", True),
         ("requirements.txt", True),
+        ("tools/settings.py", True),
         ("pcbook/core/rules.py", False),
         ("book/claims.yml", False),
         ("README.md", False),
@@ -222,6 +233,21 @@ def test_a_chapter_runs_again_when_a_file_it_depends_on_changes(chapter, monkeyp
     monkeypatch.setattr(Path, "read_text", text)
     monkeypatch.setattr(Path, "read_bytes", octets)
     assert (book.key(Path("book/scratch.ipynb"), chapter) != before) == again
+
+
+@pytest.mark.parametrize("code", ['run = results.stored(f"{a}_{b}")', "1 + 1"])
+def test_a_chapter_runs_again_when_a_result_changes_if_it_reads_results(at_root, monkeypatch, code):
+    cells = [nbformat.v4.new_code_cell(f"from pcbook.show.explore import explore\n{code}")]
+    reading = nbformat.v4.new_notebook(cells=cells)
+    before = book.key(Path("book/scratch.ipynb"), reading)
+    monkeypatch.setattr(book, "stored_results", lambda: [Path("README.md")])
+    assert (book.key(Path("book/scratch.ipynb"), reading) != before) == ("stored" in code)
+
+
+def test_a_chapter_runs_again_when_its_module_reads_results(at_root):
+    files = [path.read_text(encoding="utf-8") for path in Path("pcbook/show").glob("*.py")]
+    assert not book.reads_results(files)
+    assert book.reads_results([*files, "def found(name): return store.stored(name)"])
 
 
 def test_a_chapter_runs_again_when_a_claim_of_its_own_changes(chapter, monkeypatch):

@@ -33,7 +33,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from conftest import missing
 
 ROOT = Path(__file__).parents[2]
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
 CHAPTERS = [d for d in DOCUMENTS if (ROOT / f"{d}.ipynb").exists()]
 
@@ -56,7 +56,7 @@ QUIET = [
 
 @each_chapter
 def test_no_figure_is_cut_off_at_its_edge(pages, document):
-    page = (pages / f"{document}.html").read_text()
+    page = (pages / f"{document}.html").read_text(encoding="utf-8")
     frames = set(re.findall(r"data:image/webp;base64,([\w+/=]+)", page))
     assert frames
     for frame in frames:
@@ -169,7 +169,7 @@ def test_a_page_does_not_scroll_sideways_on_a_phone(browser, address, document):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_no_serious_violation_in_the_content(browser, address, document, dark):
     opened(browser, f"{address}{document}.html", dark=dark)
-    browser.execute_script((ROOT / "node_modules/axe-core/axe.min.js").read_text())
+    browser.execute_script((ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8"))
     found = browser.execute_async_script(
         "const done = arguments[0]; axe.run('article.bd-article').then(r => done(r.violations))"
     )
@@ -273,7 +273,7 @@ def lab(tmp_path):
     }
     command += [f"--{name}={value}" for name, value in options.items()]
     with (
-        (tmp_path / "log").open("w") as log,
+        (tmp_path / "log").open("w", encoding="utf-8") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as server,
     ):
         yield f"http://127.0.0.1:{port}/lab/tree/figure.ipynb"

@@ -13,13 +13,14 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from pcbook import claims
 
 ROOT = Path(__file__).parents[2]
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REPOSITORY = PYPROJECT["project"]["urls"]["Repository"]
 
 SHARED = ("core", "store", "show")  # what serves every chapter
@@ -55,7 +56,7 @@ def test_every_chapter_has_a_module_of_its_path_and_the_other_way_round():
 
 
 def test_every_chapter_stands_in_the_table_of_contents():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = {entry["file"] for part in toc["parts"] for entry in part["chapters"]}
     assert {str(p.relative_to(ROOT).with_suffix("")) for p in CHAPTERS.values()} <= files
     assert all(list(ROOT.glob(f"{file}.*")) for file in {toc["root"], *files})
@@ -135,7 +136,9 @@ def test_every_criterion_belongs_to_a_claim_of_its_module(criteria):
 
 
 def test_every_claim_names_a_source_of_the_bibliography():
-    keys = set(re.findall(r"@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text()))
+    keys = set(
+        re.findall(r"@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(encoding="utf-8"))
+    )
     assert {claim.source.partition(",")[0] for claim in claims.ledger().values()} <= keys | {"ours"}
 
 
@@ -155,6 +158,25 @@ def test_code_and_notebooks_are_tidy():
         assert tidy.returncode == 0, tidy.stdout
 
 
+def opens_text(call):
+    """Whether a call reads or writes a file as text."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name != "open":
+        return name in ("read_text", "write_text")
+    mode = call.args[isinstance(call.func, ast.Name) :][:1]
+    words = [m.value if isinstance(m, ast.Constant) else "b" for m in mode]
+    return not mode or bool(re.fullmatch(r"[rwax]\+?", str(words[0])))
+
+
+def test_text_is_read_and_written_as_utf_8_whatever_the_locale():
+    for folder in ("pcbook", "tests", "tools", "benchmarks", "experiments", "book/_ext"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and opens_text(node):
+                    named = {keyword.arg for keyword in node.keywords}
+                    assert named & {"encoding", None}, f"{file}:{node.lineno}"
+
+
 @each_page
 def test_a_committed_notebook_was_run_from_top_to_bottom(page):
     code = [cell for cell in cells(page) if cell.source.strip()]
@@ -163,10 +185,26 @@ def test_a_committed_notebook_was_run_from_top_to_bottom(page):
 
 @each_page
 def test_a_committed_notebook_holds_no_pictures_and_no_widget_state(page):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "widgets" not in json.loads(text)["metadata"]
     assert not re.search(r"image/(png|jpeg|svg|webp)|data:image|widget-state", text)
     assert len(text) < 150_000
+
+
+def test_the_chapters_begin_with_one_and_the_same_cell():
+    first = {json.dumps([cells(page)[0].source, cells(page)[0].metadata]) for page in PAGES}
+    assert len(first) == 1
+    (source, metadata) = json.loads(first.pop())
+    assert f"git+{REPOSITORY}" in source
+    assert metadata["tags"] == ["remove-cell"]
+
+
+def test_the_first_cell_says_in_one_sentence_what_is_missing(monkeypatch):
+    source = TransformerManager().transform_cell(cells(PAGES[0])[0].source)
+    exec(compile(source, "first cell", "exec"), {})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"^This chapter needs: pip install git\+https"):
+        exec(compile(source, "first cell", "exec"), {})
 
 
 @each_page
@@ -198,7 +236,7 @@ def test_a_chapter_has_three_interactive_figures_and_four_exercises(chapter):
 def test_requirements_pin_what_pyproject_asks_for():
     pins = [
         Requirement(line)
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.lstrip().startswith("#")
     ]
     assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
@@ -210,34 +248,38 @@ def test_requirements_pin_what_pyproject_asks_for():
 
 
 def test_no_pinned_file_names_an_address_to_fetch_from():
-    assert not re.search(r"https?:|index-url", (ROOT / "requirements.txt").read_text())
-    lock = json.loads((ROOT / "package-lock.json").read_text())
+    assert not re.search(
+        r"https?:|index-url", (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    )
+    lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
     assert not [name for name, package in lock["packages"].items() if "resolved" in package]
 
 
 def test_binders_python_is_one_that_we_support():
-    version = (ROOT / "runtime.txt").read_text().strip().removeprefix("python-")
+    version = (ROOT / "runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
     assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(version)
 
 
 def test_the_repositorys_address_is_the_same_everywhere():
     slug = REPOSITORY.removeprefix("https://github.com/")
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    readme = (ROOT / "README.md").read_text()
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert config["repository"]["url"] == citation["repository-code"] == REPOSITORY
     assert f"mybinder.org/v2/gh/{slug}/" in readme
     assert f"colab.research.google.com/github/{slug}/" in readme
     for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]:
-        named = set(re.findall(r"github\.com/([\w.-]+/pcbook)\b", file.read_text()))
+        named = set(re.findall(r"github\.com/([\w.-]+/pcbook)\b", file.read_text(encoding="utf-8")))
         assert named <= {slug}, file
 
 
 def test_the_citation_is_of_this_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    version = re.search('__version__ = "(.*)"', (ROOT / "pcbook/__init__.py").read_text())[1]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    version = re.search(
+        '__version__ = "(.*)"', (ROOT / "pcbook/__init__.py").read_text(encoding="utf-8")
+    )[1]
     assert citation["version"] == version
-    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_wheel_carries_the_claims_the_inks_and_the_results(tmp_path):
@@ -254,7 +296,7 @@ def test_the_wheel_carries_the_claims_the_inks_and_the_results(tmp_path):
 
 
 def test_help_tells_of_every_command():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     commands = re.search(r"\.PHONY: (.*)", makefile)[1].split()
     told = subprocess.run(
         ["make", "--no-print-directory", "help"],

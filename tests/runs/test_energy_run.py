@@ -29,7 +29,7 @@ FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
 
 def child(arguments, log, cache, biggest_file=None, cpu_devices=1):
     """The command line in a process of its own."""
-    sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
+    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)
@@ -41,7 +41,7 @@ def child(arguments, log, cache, biggest_file=None, cpu_devices=1):
     try:
         main(arguments)
     except SystemExit as end:  # its last words, even where the log has no room left
-        Path(log).with_suffix(".end").write_text(str(end))
+        Path(log).with_suffix(".end").write_text(str(end), encoding="utf-8")
         raise
 
 
@@ -72,7 +72,9 @@ class Runner:
         process, log = self.start(name, *more, **keywords)
         process.join(900)
         end = log.with_suffix(".end")
-        return process.exitcode, log.read_text() + (end.read_text() if process.exitcode else "")
+        return process.exitcode, log.read_text(encoding="utf-8") + (
+            end.read_text(encoding="utf-8") if process.exitcode else ""
+        )
 
     def results(self, name):
         return everything(self.folder / name)
@@ -130,14 +132,14 @@ def test_twenty_kills_at_random_moments_end_bitwise_where_no_kill_does(runs):
             process, log = runs.start(name)
             process.join(rng.uniform(0.1, 0.9) * seconds)
             if not process.is_alive():
-                assert process.exitcode == 0, log.read_text()
+                assert process.exitcode == 0, log.read_text(encoding="utf-8")
                 break
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
         assert_bitwise(runs.results(name), whole)
-        metrics = (runs.folder / name / "metrics.csv").read_text()
-        assert metrics == (runs.folder / "whole" / "metrics.csv").read_text()
+        metrics = (runs.folder / name / "metrics.csv").read_text(encoding="utf-8")
+        assert metrics == (runs.folder / "whole" / "metrics.csv").read_text(encoding="utf-8")
     assert resumed >= 5  # many of the kills came after a checkpoint
 
 
@@ -221,12 +223,12 @@ def test_no_room_left_is_said_and_the_run_goes_on_when_there_is(runs, stopped):
 def test_a_run_that_stops_to_be_measured_goes_on_to_the_same_end(runs):
     code, said = runs.finish("paused", "--until", "20")
     assert code == 0, said
-    note = json.loads((runs.folder / "paused/results_until_20.json").read_text())
+    note = json.loads((runs.folder / "paused/results_until_20.json").read_text(encoding="utf-8"))
     assert note["epochs_trained"] == 20
     assert not (runs.folder / "paused/results.json").exists()
     assert runs.finish("paused")[0] == 0
     assert_bitwise(runs.results("paused"), runs.results("whole"))
-    note = json.loads((runs.folder / "paused/results.json").read_text())
+    note = json.loads((runs.folder / "paused/results.json").read_text(encoding="utf-8"))
     starts = [(entry["command"], list(entry["parts"])) for entry in note["record"]]
     assert [parts for _, parts in starts] == [["epochs 1 to 20"], ["epochs 21 to 60"]]
     assert ["--until" in command for command, _ in starts] == [True, False]
@@ -254,7 +256,7 @@ def test_a_finished_run_is_left_alone(runs):
 
 
 def test_results_say_what_made_them(runs):
-    note = json.loads((runs.folder / "whole/results.json").read_text())
+    note = json.loads((runs.folder / "whole/results.json").read_text(encoding="utf-8"))
     assert note["settings"]["seeds"] == [0, 1]
     assert note["settings"]["epochs"] == 60
     (entry,) = note["record"]
@@ -262,7 +264,7 @@ def test_results_say_what_made_them(runs):
     assert {"jax", "numpy", "python", "pcbook"} <= entry["versions"].keys()
     assert {"pcbook/runs/energy.py", "pcbook/store/data.py"} <= entry["code"].keys()
     assert list(entry["parts"]) == ["epochs 1 to 60"]
-    rows = (runs.folder / "whole/metrics.csv").read_text().splitlines()
+    rows = (runs.folder / "whole/metrics.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 60 * 2
     assert rows[0].startswith("epoch,rate,seed,loss,a1,")
     found = runs.results("whole")
@@ -298,7 +300,7 @@ def assert_same_to_rounding(ours, theirs):
 def test_eight_devices_give_what_one_gives(runs, one_device, name, more):
     code, said = runs.finish(name, *more, settings=FIVE, cpu_devices=8)
     assert code == 0, said
-    note = json.loads((runs.folder / name / "results.json").read_text())
+    note = json.loads((runs.folder / name / "results.json").read_text(encoding="utf-8"))
     assert note["record"][0]["devices"] == (2 if more else 5)  # five seeds keep five devices busy
     assert_same_to_rounding(runs.results(name), one_device)
 
@@ -311,7 +313,7 @@ def test_two_processes_give_what_one_gives(runs, one_device):
     both = [runs.start("two", *join, str(i), settings=FIVE) for i in range(2)]
     for process, log in both:
         process.join(900)
-        assert process.exitcode == 0, log.read_text()
+        assert process.exitcode == 0, log.read_text(encoding="utf-8")
     assert_same_to_rounding(runs.results("two"), one_device)
 
 

@@ -31,9 +31,9 @@ def program(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "module.py").write_text('"""Docs."""\nRATE = 0.1  # a comment\n')
+    (tmp_path / "module.py").write_text('"""Docs."""\nRATE = 0.1  # a comment\n', encoding="utf-8")
     path = tmp_path / "experiments/drift.py"
-    path.write_text("import module\n")
+    path.write_text("import module\n", encoding="utf-8")
     return path
 
 
@@ -41,7 +41,9 @@ def code_of(program):
     """The record of the code of the program alone: the real pcbook is not in its checkout."""
     files = (program, program.parents[1] / "module.py")
     return {
-        path.relative_to(results.ROOT).as_posix(): results.code_digest(path.read_text(), path.name)
+        path.relative_to(results.ROOT).as_posix(): results.code_digest(
+            path.read_text(encoding="utf-8"), path.name
+        )
         for path in files
     }
 
@@ -189,7 +191,7 @@ def test_a_changed_array_is_noticed(written, change):
 )
 def test_a_changed_number_setting_or_date_is_noticed(written, before, after):
     file = beside(written, ".json")
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert before in text
     file.write_text(text.replace(before, after, 1))
     assert_damaged(written)
@@ -305,7 +307,7 @@ def test_all_parts_computed_again_may_have_other_settings(program):
 
 def test_resuming_with_other_code_is_refused_and_the_file_is_named(program):
     begin(program).add(ONE, 1, 0.0)
-    (results.ROOT / "module.py").write_text("RATE = 0.2\n")
+    (results.ROOT / "module.py").write_text("RATE = 0.2\n", encoding="utf-8")
     with pytest.raises(
         ValueError,
         match=r"'error/online/backprop' of drift was made by other code \(module.py changed since\)"
@@ -319,7 +321,7 @@ def test_a_part_computed_again_has_the_code_of_today_and_the_others_keep_theirs(
     parts.add(ONE, 1, 0.0)
     parts.add(TWO, 2, 0.0)
     old = code_of(program)
-    (results.ROOT / "module.py").write_text("RATE = 0.2\n")
+    (results.ROOT / "module.py").write_text("RATE = 0.2\n", encoding="utf-8")
     again = begin(program)
     assert again.resume([ONE, TWO], [ONE], again=True) == [ONE]
     again.add(ONE, 10, 0.0)
@@ -391,14 +393,14 @@ def test_the_commit_is_that_of_the_checkout_dirty_if_its_code_is_changed(tmp_pat
     git("init")
     assert results.commit(tmp_path) is None  # no commit yet
     (tmp_path / "pcbook").mkdir()
-    (tmp_path / "pcbook/rules.py").write_text("RATE = 1\n")
+    (tmp_path / "pcbook/rules.py").write_text("RATE = 1\n", encoding="utf-8")
     git("add", ".")
     git("commit", "-m", "Begin")
     head = git("rev-parse", "HEAD")
     assert results.commit(tmp_path) == head
-    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
     assert results.commit(tmp_path) == head  # results are no code
-    (tmp_path / "pcbook/rules.py").write_text("RATE = 2\n")
+    (tmp_path / "pcbook/rules.py").write_text("RATE = 2\n", encoding="utf-8")
     assert results.commit(tmp_path) == f"{head}-dirty"
     assert results.commit(tmp_path / "pcbook") is None
 
@@ -457,10 +459,10 @@ def test_stale_lists_what_changed_and_how_to_compute_it_again(program, capsys):
     parts.add(ONE, 1, 0.0)
     stale.main()
     assert capsys.readouterr().out == "drift\n  abc: as made\n"
-    (results.ROOT / "module.py").write_text('"""Other docs."""\nRATE = 0.1\n')
+    (results.ROOT / "module.py").write_text('"""Other docs."""\nRATE = 0.1\n', encoding="utf-8")
     stale.main()
     assert "as made" in capsys.readouterr().out
-    (results.ROOT / "module.py").write_text("RATE = 0.2\n")
+    (results.ROOT / "module.py").write_text("RATE = 0.2\n", encoding="utf-8")
     stale.main()
     assert capsys.readouterr().out == (
         "drift\n  abc: changed: module.py\n  > python experiments/drift.py --again\n"

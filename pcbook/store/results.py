@@ -227,7 +227,7 @@ def code(*files: Path | str) -> dict[str, str]:
     ]
     paths = {Path(file).resolve() for file in [*loaded, *files]}
     names = {Path(os.path.relpath(path, ROOT)).as_posix(): path for path in paths}
-    return {name: code_digest(names[name].read_text("utf-8"), name) for name in sorted(names)}
+    return {name: code_digest(names[name].read_text(encoding="utf-8"), name) for name in sorted(names)}
 
 
 def code_digest(text: str, name: str) -> str:

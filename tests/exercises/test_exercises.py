@@ -264,7 +264,12 @@ def partial(C):
 def cells(tag):
     """Each cell with the tag, as (name of the exercise, source), over all chapters."""
     for chapter in sorted((ROOT / "book").rglob("*.ipynb")):
-        code = [c for c in nbformat.read(chapter, as_version=4).cells if c.cell_type == "code"]
+        notebook = nbformat.read(chapter, as_version=4)
+        code = [
+            c
+            for c in notebook.cells
+            if c.cell_type == "code" and "remove-cell" not in c.metadata.get("tags", ())
+        ]
         for cell in code:
             if tag in cell.metadata.get("tags", ()):
                 calls = (n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Call))

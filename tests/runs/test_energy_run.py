@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from pcbook.__main__ import main, parser
+from pcbook.runs import files
 
 # A server that has imported everything forks each run: a start costs a second, not ten.
 server = multiprocessing.get_context("forkserver")
@@ -183,6 +184,14 @@ def test_a_foreign_checkpoint_is_refused(runs, stopped):
     shutil.rmtree(folder / "checkpoints/50")
     assert runs.finish(stopped)[0] == 0
     assert_bitwise(runs.results(stopped), runs.results("whole"))
+
+
+def test_a_checkpoint_made_by_other_code_is_refused(tmp_path):
+    entry = {"commit": "abc", "code": {"pcbook/runs/energy.py": "another"}, "parts": {}}
+    checkpoints = files.Checkpoints(tmp_path, {"seeds": [0]})
+    checkpoints.save(4, {"params": np.ones(3)}, [entry])
+    with pytest.raises(ValueError, match=r"4 was made by other code \(pcbook/runs/energy.py chang"):
+        checkpoints.latest(lambda epoch: {"params": np.zeros(3)})
 
 
 @pytest.mark.parametrize(

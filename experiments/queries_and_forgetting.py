@@ -136,7 +136,7 @@ def contexts(gate, x, y, rows, shown, labels, chance):
     return np.eye(TASKS, dtype=np.float32)[told] * (gate != "none"), own
 
 
-@partial(jax.jit, static_argnums=(0, 6))
+@partial(jax.jit, static_argnames=("rule", "every"))
 def learn(rule, rate, params, x, y, shown, every):
     """What the network answers to the images `shown`, before learning and after each stage."""
     return rules.learn(

@@ -27,18 +27,13 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.core.checks import check_number, check_width
+from pcbook.core.checks import check_number, check_positive, check_width
 from pcbook.core.energy import Clamps, Energy, settle, settle_then_learn
-from pcbook.core.network import (
-    Activities,
-    Params,
-    firing,
-    predict,
-    predictor,
-)
+from pcbook.core.network import Activities, Params, firing, predict, predictor
 from pcbook.core.relaxation import Number, relax
-from pcbook.core.rules import Rule, begin, step
+from pcbook.core.rules import Rule, begin, exceeds, step
 from pcbook.foundations.predictive_coding import chain, check_inference
+from pcbook.store.claims import Measurement, criterion
 
 # --- one network, any question
 
@@ -151,7 +146,7 @@ def memorise(x: Float[Array, "samples n"], noise: float = 0.01) -> Memory:
     covariance, then W = I - D^-1 C^-1, D the diagonal of C^-1: the regression of each unit
     on the others. Raises ValueError for noise <= 0.
     """
-    check_number("a positive number", lambda value: value > 0, noise=noise)
+    check_positive(noise=noise)
     mean = x.mean(0)
     covariance = (x - mean).T @ (x - mean) / len(x) + noise * jnp.eye(x.shape[1])
     precision = jnp.linalg.inv(covariance)
@@ -192,8 +187,7 @@ def winners(drive: Float[Array, "contexts n"], k: int) -> Bool[Array, "contexts 
     Raises ValueError unless 1 <= k <= n.
     """
     n = drive.shape[-1]
-    if not 1 <= k <= n:
-        raise ValueError(f"k = {k}: must be 1 to {n}, the number of units")
+    check_number(f"1 to {n}, the number of units", lambda value: 1 <= value <= n, k=k)
     ranks = jnp.argsort(jnp.argsort(-drive, axis=-1), axis=-1)
     return ranks < k
 
@@ -317,3 +311,50 @@ def practise(
     carry = (begin(rule, optimizer, params, key), world, 0, store)
     (learned, *_), lengths = lax.scan(one, carry, (jnp.arange(moves), random.split(key, moves)))
     return learned[0], lengths
+
+
+# --- criteria of the claims
+
+
+@criterion("qf-any-query")
+def answers_every_question(m: Measurement) -> bool:
+    """Whether the means over the networks pass the threshold of every question.
+
+    `named`, `corrected` and `kept` in percent, `completed` relative to the error of the mean
+    image, `drawn` of ten digits.
+    """
+    means = {name: np.mean(value) for name, value in m.items()}
+    labels = means["named"] > 80 and means["corrected"] > 50 and means["kept"] > 95
+    return bool(labels and means["completed"] < 0.9 and means["drawn"] >= 9)
+
+
+@criterion("qf-dendritic")
+def recalls_the_conditional_mean(m: Measurement) -> bool:
+    """Whether the dendritic rule ends within 0.01 of it, and the full gradient over 0.1 off."""
+    return bool(m["dendritic"] < 1e-2 and m["gradient"] > 0.1)
+
+
+@criterion("qf-turns")
+def errs_less(m: Measurement) -> bool:
+    """Whether the test error, in percent, is lower by over one point and two standard errors."""
+    return exceeds(m["ahead"], 1)
+
+
+@criterion("qf-gate")
+def prevents_forgetting(m: Measurement) -> bool:
+    """Whether the learned gate gains over 5 points, is near the oracle, and a shuffled is not.
+
+    Final accuracies in percent; near is less than 2 points below, and a shuffled gate gains
+    less than half as much.
+    """
+    learned, none, oracle, shuffled = (
+        np.mean(m[gate]) for gate in ("learned", "none", "oracle", "shuffled")
+    )
+    needed = learned > none + 5 and learned > oracle - 2
+    return bool(needed and shuffled - none < (learned - none) / 2)
+
+
+@criterion("qf-pole")
+def balances_longer(m: Measurement) -> bool:
+    """Whether episodes are longer by more than five moves and two standard errors."""
+    return exceeds(m["ahead"], 5)

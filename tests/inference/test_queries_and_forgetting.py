@@ -6,7 +6,7 @@ import pytest
 from cases import as_a_reader_runs_it, assert_close, case, exact, random_like
 from jax import random
 
-from pcbook import backprop, predictive_coding, queries_and_forgetting, rules
+from pcbook import backprop, claims, predictive_coding, queries_and_forgetting, rules
 from pcbook.core.network import Layer, forward, init
 from pcbook.foundations.predictive_coding import energy
 from pcbook.inference.queries_and_forgetting import (
@@ -411,3 +411,57 @@ def test_a_layer_that_a_gate_extends_keeps_its_weights():
     assert_close(longer[0].W[:, :4], params[0].W)
     assert_close(longer[0].W[:, 4:], jnp.zeros((8, 3)))
     assert_close(longer[1:], params[1:])
+
+
+# --- The criteria of the claims
+
+ANSWERS = {
+    "named": [85.0, 90.0],
+    "completed": [0.8, 0.85],
+    "drawn": [9, 10],
+    "corrected": [60.0, 70.0],
+    "kept": [96.0, 98.0],
+}
+GATES = {"learned": [97.0], "none": [82.0], "oracle": [98.0], "shuffled": [82.0]}
+
+
+@pytest.mark.parametrize(
+    ("claim", "meets", "fails"),
+    [
+        (
+            "qf-any-query",
+            ANSWERS,
+            [
+                {"named": [75.0, 80.0]},
+                {"completed": [0.9, 0.95]},
+                {"drawn": [8, 9]},
+                {"corrected": [40.0, 50.0]},
+                {"kept": [94.0, 95.0]},
+            ],
+        ),
+        (
+            "qf-dendritic",
+            {"dendritic": 1e-5, "gradient": 0.6},
+            [{"dendritic": 0.1}, {"gradient": 0.05}],
+        ),
+        (
+            "qf-turns",
+            {"ahead": np.array([2.0, 2.1, 1.9])},
+            [{"ahead": np.array([1.0, 1.1, 0.8])}, {"ahead": np.array([-5.0, 2.0, 9.0])}],
+        ),
+        (
+            "qf-gate",
+            GATES,
+            [{"learned": [86.0]}, {"oracle": [99.5]}, {"shuffled": [91.0]}, {"none": [93.0]}],
+        ),
+        (
+            "qf-pole",
+            {"ahead": np.array([7.0, 8.0, 9.0])},
+            [{"ahead": np.array([3.0, 4.0, 5.0])}, {"ahead": np.array([-20.0, 6.0, 40.0])}],
+        ),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(claim, meets, fails):
+    criterion = claims.criteria()[claim]
+    assert criterion(meets) is True
+    assert [criterion(meets | change) for change in fails] == [False] * len(fails)

@@ -345,6 +345,12 @@ def interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> Interval:
     return Interval(float(mean), float(mean - half), float(mean + half), float(sd), n)
 
 
+def exceeds(values: Float[np.ndarray, " n"], least: float | int) -> bool:
+    """Whether the mean of `values` is above `least` and above two standard errors of the mean."""
+    found = interval(values)
+    return bool(found.mean > max(least, 2 * found.sd / np.sqrt(found.n)))
+
+
 def _spread(values) -> str:
     """Mean ± standard deviation (ddof = 1); of a single value, the value."""
     if np.isnan(values).any():

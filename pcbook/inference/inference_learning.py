@@ -19,6 +19,7 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -34,13 +35,9 @@ from pcbook.core.network import (
     predictor,
 )
 from pcbook.core.relaxation import Number, Settled, relax
-from pcbook.core.rules import Rule
-from pcbook.foundations.predictive_coding import (
-    chain,
-    check_inference,
-    lent_variance,
-    relaxed,
-)
+from pcbook.core.rules import Rule, exceeds
+from pcbook.foundations.predictive_coding import chain, check_inference, lent_variance, relaxed
+from pcbook.store.claims import Measurement, criterion
 
 
 def settle(
@@ -69,9 +66,15 @@ def settle(
     if y is not None:
         check_width("y", y, len(params[-1].b), "output", len(x))
     start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
-    energy = chain(activation, loss, prior=None if clamp_input else 0.0)
-    relaxation = {"steps": steps, "tolerance": tolerance, "energy": energy}
-    return relaxed(params, Clamps(x, y, precision), start, rate, **relaxation)
+    return relaxed(
+        params,
+        Clamps(x, y, precision),
+        start,
+        rate,
+        energy=chain(activation, loss, prior=None if clamp_input else 0.0),
+        steps=steps,
+        tolerance=tolerance,
+    )
 
 
 @cache
@@ -221,3 +224,76 @@ def equilibrium_propagation(
         rate=rate,
         tolerance=tolerance,
     )
+
+
+# --- criteria of the claims ---
+
+
+@criterion("il-interference")
+def spares_what_was_right(m: Measurement) -> bool:
+    """Whether the worst error of the smell is below a third of backprop's and both rules learned.
+
+    `left` is the largest distance to the target at which either rule ends.
+    """
+    return bool(m["inference"] < m["backprop"] / 3 and m["left"] < 0.02)
+
+
+@criterion("il-target-alignment")
+def aligns_better(m: Measurement) -> bool:
+    """Whether the mean alignment is above backprop's by more than 0.2, for both kinds of weights.
+
+    `random` and `orthogonal` are (rules, seeds), backprop first.
+    """
+    return all(np.diff(np.mean(m[kind], axis=1)) > 0.2 for kind in ("random", "orthogonal"))
+
+
+@criterion("il-online")
+@criterion("il-drift")
+def errs_less(m: Measurement) -> bool:
+    """Whether the test error, in percent, is lower by over one point and two standard errors."""
+    return exceeds(m["ahead"], 1)
+
+
+@criterion("il-small-data")
+def errs_less_from_every_number_of_images(m: Measurement) -> bool:
+    """Whether `errs_less` holds for each row of `ahead`, (numbers of images, seeds)."""
+    return all(exceeds(row, 1) for row in m["ahead"])
+
+
+@criterion("il-incremental")
+def learns_faster(m: Measurement) -> bool:
+    """Whether the error is lower by over 5 points at equal batches, and over 1 at equal updates."""
+    return bool(np.mean(m["batches"]) > 5 and np.mean(m["updates"]) > 1)
+
+
+@criterion("il-target-propagation")
+def rests_at_the_targets(m: Measurement) -> bool:
+    """Whether the largest relative distance to the targets is below 1e-4, for both weights."""
+    return bool(max(np.max(m["orthogonal"]), np.max(m["random"])) < 1e-4)
+
+
+@criterion("il-critical-points")
+def loses_the_slope(m: Measurement) -> bool:
+    """Whether the slope of the loss ends below one percent of its start in every seed."""
+    return bool(np.max(m["slope"]) < 1)
+
+
+@criterion("il-strict-saddle")
+def curves_by_the_target(m: Measurement) -> bool:
+    """Whether the least curvatures are -E[y^2] of the energy and 0 of the loss.
+
+    `energy` and `loss` are the largest distances to these two.
+    """
+    return bool(max(m["energy"], m["loss"]) < 1e-4)
+
+
+@criterion("il-escape")
+def escapes_sooner(m: Measurement) -> bool:
+    """Whether the median number of updates is less than a third of backprop's."""
+    return bool(3 * m["inference"] < m["backprop"])
+
+
+@criterion("il-equilibrium-propagation")
+def falls_by_the_order(m: Measurement) -> bool:
+    """Whether the exponents of the nudge in the error are near 1, one-sided, and 2, symmetric."""
+    return bool(0.9 < m["one_sided"] < 1.1 and 1.8 < m["symmetric"] < 2.2)

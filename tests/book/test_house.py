@@ -101,8 +101,6 @@ BY_HAND = {
     "emergence/energy_controls",
     "emergence/energy_efficiency",
     "foundations/graph",
-    "inference/fast_inference",
-    "inference/inference_learning",
     "inference/queries_and_forgetting",
     "mortal/mortal_computer",
     "mortal/substrate",

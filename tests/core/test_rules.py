@@ -21,6 +21,7 @@ from pcbook.core.rules import (
     accuracy,
     angle,
     compare,
+    exceeds,
     fit,
     interval,
     learn,
@@ -403,6 +404,19 @@ def test_interval_covers_the_mean_as_often_as_it_says_with_five_seeds():
     found = [interval(row) for row in draws]
     covered = np.mean([low <= 0 <= high for _, low, high, _, _ in found])
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / len(draws))
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "expected"),
+    [
+        ([3.0, 4.0, 5.0], 1, True),  # the standard error is 1 / sqrt(3)
+        ([3.0, 4.0, 5.0], 4, False),
+        ([-1.0, 2.0, 5.0], 1, False),  # a mean of 2 and a standard error of sqrt(3)
+        ([2.0, float("nan"), 2.0], 1, False),
+    ],
+)
+def test_a_mean_exceeds_a_threshold_and_two_standard_errors(values, least, expected):
+    assert exceeds(np.array(values), least) is expected
 
 
 def test_interval_of_one_value_is_refused():

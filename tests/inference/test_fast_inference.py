@@ -10,7 +10,7 @@ from hypothesis import given
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from pcbook import cost, fast_inference, graph, predictive_coding
+from pcbook import claims, cost, fast_inference, graph, predictive_coding
 from pcbook.core.network import ACTIVATIONS, activities
 from pcbook.core.rules import fit
 from pcbook.inference.fast_inference import (
@@ -327,7 +327,7 @@ def test_an_energy_that_rises_is_warned_of():
         ({"rate": 0}, "rate = 0: must be a positive number"),
         ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
         ({"most": 0}, "most = 0: must be an integer of at least 1"),
-        ({"tolerance": 1.5}, "tolerance = 1.5: must be from 0 to 1"),
+        ({"tolerance": 1.5}, "tolerance = 1.5: must be at least 0 and less than 1"),
         ({"method": "closed form"}, "activation = 'tanh': must be 'identity'"),
         ({"y": jnp.ones((3, 7))}, "y has shape"),
         ({"x": jnp.ones((3, 5))}, "x has shape"),
@@ -349,7 +349,7 @@ def test_bad_input_is_named(options, words):
         ({"rate": 0}, "rate = 0: must be a positive number"),
         ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
         ({"most": -3}, "most = -3: must be an integer of at least 1"),
-        ({"tolerance": 7}, "tolerance = 7: must be from 0 to 1"),
+        ({"tolerance": 7}, "tolerance = 7: must be at least 0 and less than 1"),
         ({"method": "closed form"}, "activation = 'tanh': must be 'identity'"),
     ],
 )
@@ -430,3 +430,34 @@ def test_residual_rule_is_predictive_coding_along_the_graph():
 def test_too_shallow_a_residual_network_is_named():
     with pytest.raises(ValueError, match="depth = 2: must be at least 3"):
         residual(5, 7, 2, 3)
+
+
+# --- The criteria of the claims
+
+WIDTHS = np.array([[0.4, 0.5], [0.8, 0.9], [0.99, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("claim", "meets", "fails"),
+    [
+        (
+            "fast-signal-decay",
+            {"rest": 1.0, "activities": 1e-6, "errors": 0.995},
+            [{"rest": 0.9}, {"activities": 1e-3}, {"errors": 0.98}, {"errors": 1.02}],
+        ),
+        (
+            "fast-hundredfold",
+            {"tanh": [50.0, 60.0], "relu": [90.0, 70.0]},
+            [{"tanh": [15.0, 16.0]}, {"relu": [45.0, 50.0]}],
+        ),
+        (
+            "fast-mupc-width",
+            {"cosine": WIDTHS},
+            [{"cosine": WIDTHS[[1, 0, 2]]}, {"cosine": WIDTHS[:2]}],
+        ),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(claim, meets, fails):
+    criterion = claims.criteria()[claim]
+    assert criterion(meets) is True
+    assert [criterion(meets | change) for change in fails] == [False] * len(fails)

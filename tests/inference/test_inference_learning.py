@@ -18,7 +18,7 @@ from hypothesis import given
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from pcbook import backprop, inference_learning, predictive_coding, rules
+from pcbook import backprop, claims, inference_learning, predictive_coding, rules
 from pcbook.core.network import Layer, activities, forward
 from pcbook.foundations.predictive_coding import (
     energy,
@@ -77,6 +77,7 @@ def test_every_sample_has_come_to_rest_and_had_not_a_step_before(activation, tol
     options = {"activation": activation, "rate": 0.05, "steps": 20_000}
     settled = settle(example.params, example.x, example.y, tolerance=tolerance, **options)
     xs, steps = settled.state, settled.steps
+    assert settled.converged
     first = speed(example, activities(example.params, example.x, activation)[:-1])
     assert (speed(example, xs) <= tolerance * first * (1 + 1e-9)).all()
     before = infer(
@@ -115,9 +116,9 @@ def test_settling_is_inference_for_as_many_steps_as_it_says(example):
 
 def test_with_no_target_the_forward_pass_is_at_rest_already():
     example = case((3, 4, 2))
-    xs, _, steps, *_ = settle(example.params, example.x, None)
-    assert steps == 0
-    assert_close(xs, activities(example.params, example.x)[:-1])
+    settled = settle(example.params, example.x, None)
+    assert settled.steps == 0 and settled.converged
+    assert_close(settled.state, activities(example.params, example.x)[:-1])
 
 
 def test_a_clamped_input_does_not_move_and_a_free_one_comes_to_rest():
@@ -456,3 +457,58 @@ def test_inference_learning_is_predictive_coding_that_has_come_to_rest():
         )
     )
     assert_close(ours, long, 1e-6, 1e-8)
+
+
+# --- The criteria of the claims
+
+SURE, UNSURE = np.array([2.0, 2.1, 1.9]), np.array([-5.0, 2.0, 9.0])  # of a mean of 2 points
+
+
+@pytest.mark.parametrize(
+    ("claim", "meets", "fails"),
+    [
+        (
+            "il-interference",
+            {"inference": 0.07, "backprop": 0.24, "left": 0.01},
+            [{"inference": 0.09}, {"left": 0.03}],
+        ),
+        (
+            "il-target-alignment",
+            {kind: np.array([[0.4, 0.5], [0.7, 0.8]]) for kind in ("random", "orthogonal")},
+            [
+                {"orthogonal": np.ones((2, 2))},
+                {"random": np.array([[0.4, 0.5], [0.5, 0.7]])},
+                {"random": np.array([[0.7, 0.8], [0.4, 0.5]])},
+            ],
+        ),
+        ("il-online", {"ahead": SURE}, [{"ahead": SURE - 1.1}, {"ahead": UNSURE}]),
+        ("il-drift", {"ahead": SURE}, [{"ahead": SURE - 1.1}, {"ahead": UNSURE}]),
+        ("il-small-data", {"ahead": [SURE, SURE]}, [{"ahead": [SURE, UNSURE]}]),
+        (
+            "il-incremental",
+            {"batches": [6.0, 7.0], "updates": [1.0, 2.0]},
+            [{"batches": [4.0, 5.0]}, {"updates": [0.0, 1.0]}],
+        ),
+        (
+            "il-target-propagation",
+            {"orthogonal": [1e-6, 1e-5], "random": [1e-6, 1e-5]},
+            [{"orthogonal": [1e-6, 1e-3]}, {"random": [1e-6, 1.0]}],
+        ),
+        ("il-critical-points", {"slope": [0.2, 0.9]}, [{"slope": [0.2, 1.1]}]),
+        (
+            "il-strict-saddle",
+            {"energy": 1e-5, "loss": 1e-5},
+            [{"energy": 1e-3}, {"loss": 1e-3}],
+        ),
+        ("il-escape", {"inference": 76, "backprop": 1006}, [{"inference": 336}]),
+        (
+            "il-equilibrium-propagation",
+            {"one_sided": 1.0, "symmetric": 2.0},
+            [{"one_sided": 0.0}, {"one_sided": 1.2}, {"symmetric": 1.0}, {"symmetric": 2.3}],
+        ),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(claim, meets, fails):
+    criterion = claims.criteria()[claim]
+    assert criterion(meets) is True
+    assert [criterion(meets | change) for change in fails] == [False] * len(fails)

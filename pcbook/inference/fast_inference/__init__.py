@@ -16,12 +16,13 @@ by a few conjugate gradients, each about the cost of an Euler step. The unit of 
 *sweep*: one pass up and one pass down through the layers 2..L.
 
 `problem` holds the energy and its derivatives, `solver` conjugate gradients, `methods` the
-methods, `inference` runs them and makes a learning rule of them, and `mupc` holds a residual
-network that can be deep.
+methods, `inference` runs them and makes a learning rule of them, `mupc` holds a residual network
+that can be deep, and `claims` the criteria of the chapter's claims.
 
 Chapter: book/inference/fast_inference.ipynb
 """
 
+from pcbook.inference.fast_inference import claims
 from pcbook.inference.fast_inference.inference import Inference, backprops, infer, rule
 from pcbook.inference.fast_inference.methods import METHODS
 from pcbook.inference.fast_inference.mupc import (
@@ -38,6 +39,7 @@ __all__ = [
     "Inference",
     "Problem",
     "backprops",
+    "claims",
     "conjugate_gradients",
     "infer",
     "init",

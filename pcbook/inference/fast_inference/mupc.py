@@ -16,7 +16,7 @@ from jax import lax, random
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_count, check_positive, lookup
+from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.energy import Energy, define, settle_then_learn
 from pcbook.core.models import Model
 from pcbook.core.network import ACTIVATIONS, LOSSES
@@ -29,8 +29,7 @@ def residual(n_in: int, width: int, depth: int, n_out: int, activation: str = "i
     Raises ValueError for depth < 3 or an unknown activation.
     """
     lookup(ACTIVATIONS, activation=activation)
-    if depth < 3:
-        raise ValueError(f"depth = {depth}: must be at least 3")
+    check_number("at least 3", lambda value: value >= 3, depth=depth)
     shapes = {"first": (width, n_in), "hidden": (depth - 2, width, width), "last": (n_out, width)}
 
     def init(key):

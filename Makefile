@@ -5,11 +5,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PATH
-# Progress bars are for readers: in notebooks that are tested they would be output.
-export TQDM_DISABLE = 1
+# The rules and chapters in which the versions of JAX differ most.
+THREE_CHAPTERS := book/foundations/graph.ipynb book/inference/inference_learning.ipynb \
+  book/mortal/thermodynamics.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lab notebooks binder-check bench stale lock clean
+.PHONY: help book test check serve lab notebooks elsewhere newest oldest binder-check bench stale lock clean
 
 help: ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -20,14 +21,28 @@ book: $(VENV)/.made node_modules/.made ## run the chapters that changed and buil
 test: book ## build the book and run every test, the pages in a real browser too
 	@$(RUN) -m pytest tests book --nbval -n 2 --dist loadfile
 
+check: $(VENV)/.made ## lint and the quick unit tests, without the book: about a minute
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m pytest tests --ignore tests/book -m "not slow" -n 2 -q
+
 serve: book ## show the built book at http://localhost:8000
 	@$(RUN) -m http.server 8000 --bind localhost --directory _build/html
 
 lab: $(VENV)/.made ## open the chapters in JupyterLab
-	@$(RUN) -m jupyter lab book
+	@eval "$$($(RUN) tools/settings.py)"; $(RUN) -m jupyter lab book
 
 notebooks: $(VENV)/.made ## run the chapters and save them tidy: text outputs, no pictures
 	@$(RUN) tools/notebooks.py
+
+elsewhere: $(VENV)/.made ## run the chapters under other arithmetics: do their outputs stay the same?
+	@$(RUN) tools/elsewhere.py
+
+newest: $(VENV)/.made ## unit tests and three chapters with the newest packages, without the pins
+	@$(call without_pins,highest)
+
+oldest: $(VENV)/.made ## the same with the oldest packages that pyproject.toml admits
+	@$(call without_pins,lowest-direct)
 
 binder-check: $(VENV)/.made ## run each chapter within Binder's means, with seconds and memory
 	@$(RUN) tools/binder_check.py
@@ -38,16 +53,28 @@ bench: $(VENV)/.made ## time the rules against plain JAX
 stale: $(VENV)/.made ## list the stored results whose code has changed since
 	@$(RUN) tools/stale.py
 
-lock: $(VENV)/.made ## pin the versions again: requirements.txt, package-lock.json
-	$(RUN) -m uv pip compile pyproject.toml --extra test --upgrade --quiet --output-file requirements.txt \
-	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+COMPILE = $(RUN) -m uv pip compile pyproject.toml --quiet --universal --fork-strategy fewest \
+  --python-version 3.11 --custom-compile-command 'make lock' --no-emit-package pcbook
+
+lock: $(VENV)/.made ## pin the versions again: for us, for Binder, for npm
+	$(COMPILE) --extra test --upgrade --output-file requirements.txt
+	$(COMPILE) --extra book --no-annotate --constraint requirements.txt --output-file binder/requirements.txt
 	npm install --package-lock-only --ignore-scripts
 
 clean: ## remove all that the other commands made
 	rm -rf $(VENV) node_modules _build .pytest_cache .ruff_cache .hypothesis
 
+# An environment of $(PYTHON) with the newest or the oldest packages, and what must pass there.
+# A chapter has to run; what it prints is compared by `make test`, with the pins.
+define without_pins
+$(RUN) -m uv venv --quiet --clear --python $(PYTHON) _build/$@
+$(RUN) -m uv pip install --quiet --python _build/$@ --resolution $(1) --editable '.[test]'
+_build/$@/bin/python -m pytest tests --ignore tests/book -n 2 -q
+_build/$@/bin/python -m pytest --nbval-lax $(THREE_CHAPTERS) -n 2 --dist loadfile -q
+endef
+
 # uv installs in a third of pip's time; where it finds no way out, pip may.
-$(VENV)/.made: requirements.txt
+$(VENV)/.made: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: say which is, as in 'make book PYTHON=python3.12'"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

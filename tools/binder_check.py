@@ -1,9 +1,9 @@
 """Run every chapter as Binder would, and say what each one costs.
 
-A fresh environment of the Python that runtime.txt names (or of this one, where that
-is not installed), two cores, and 2 GB of memory: a chapter that takes more is
-stopped. Seconds and peak memory are those of the whole of Jupyter's processes. A chapter
-must take at most 60 s and 1.5 GB.
+A fresh environment with the packages of `binder/`, of the Python that it names (or of this
+one, where that is not installed), two cores, and 2 GB of memory: a chapter that takes more
+is stopped. Nothing has been compiled before. Seconds and peak memory are those of the whole
+of Jupyter's processes. A chapter must take at most 60 s and 1.5 GB.
 
     python tools/binder_check.py
 """
@@ -25,8 +25,9 @@ SECONDS_ALLOWED, MEMORY_ALLOWED = 60, 1.5e9
 
 
 def main() -> None:
-    enter_root()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
+        enter_root()
         python = environment(Path(folder))
         print(f"{'chapter':<45}{'seconds':>10}{'peak GB':>10}", flush=True)
         within = [report(python, chapter, folder) for chapter in chapters()]
@@ -37,7 +38,7 @@ def main() -> None:
 
 def environment(folder: Path) -> Path:
     """A new environment with the pinned packages, as Binder makes it; its Python."""
-    wanted = Path("runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    wanted = Path("binder/runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
     base = installed(wanted)
     if base is None:
         base = sys.executable
@@ -46,9 +47,9 @@ def environment(folder: Path) -> Path:
     subprocess.run([base, "-m", "venv", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
     pip = [python, "-m", "pip", "--quiet", "install"]
-    subprocess.run([*pip, "-r", "requirements.txt"], check=True)
+    subprocess.run([*pip, "-r", "binder/requirements.txt"], check=True)
     activated = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
-    subprocess.run(["./postBuild"], env=activated, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["binder/postBuild"], env=activated, check=True, stdout=subprocess.DEVNULL)
     return python
 
 

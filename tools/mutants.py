@@ -1,6 +1,6 @@
 """Do the tests notice a mistake? Make each of the mistakes that this subject invites, and see.
 
-Each defect is a replacement of a text that stands exactly once in a rule module. It is
+Each defect is a replacement of a text that stands exactly once in a file of the package. It is
 made in a copy of the package, never here, and the tests of the module run on the copy
 until the first one fails. A defect that no test notices survives, and a survivor is an
 error.
@@ -27,14 +27,22 @@ ROOT = Path(__file__).parents[1]
 
 
 class Defect(NamedTuple):
+    """A mistake in `module`, the path of a file in pcbook: PART/CHAPTER or PART/CHAPTER/SYSTEM."""
+
     name: str
     module: str
     right: str
     wrong: str
 
+    @property
+    def tests(self) -> str:
+        """The test file of the chapter."""
+        part, chapter, *_ = self.module.split("/")
+        return f"tests/{part}/test_{chapter}.py"
+
 
 def within(module):
-    """A maker of defects of that module, from a name, what is right and what is wrong."""
+    """A maker of defects in that file of the package, from a name, what is right and wrong."""
     return lambda name, right, wrong: Defect(name, module, right, wrong)
 
 
@@ -43,8 +51,15 @@ in_predictive_coding = within("foundations/predictive_coding")
 in_inference_learning = within("inference/inference_learning")
 in_queries_and_forgetting = within("inference/queries_and_forgetting")
 in_thermodynamics = within("mortal/thermodynamics")
-in_mortal_computer = within("mortal/mortal_computer")
-in_substrate = within("mortal/substrate")
+in_creature = within("mortal/mortal_computer/creature")
+in_foraging = within("mortal/mortal_computer/foraging")
+in_neat = within("mortal/mortal_computer/neat")
+in_growth = within("mortal/mortal_computer/growth")
+in_chips = within("mortal/substrate/chips")
+in_wiring = within("mortal/substrate/wiring")
+in_neurons = within("mortal/substrate/neurons")
+in_spikes = within("mortal/substrate/spikes")
+in_clockless = within("mortal/substrate/clockless")
 
 BLAME = "(ds[0] @ layer.W) * phi.slope(x)"
 VELOCITY = "-e + (above @ layer.W) * phi.slope(x)"
@@ -209,74 +224,70 @@ DEFECTS = [
     in_thermodynamics("first turn counted twice", "[turns - 1, *within]", "[turns, *within]"),
     in_thermodynamics("every operation a product", "+ prices.multiply[number]) / 2", "+ 0) / 2"),
     in_thermodynamics("tanh is free", "OPERATIONS_OF_A_TRANSCENDENTAL *", "0 *"),
-    in_substrate("gains that sum", "jnp.exp(spread * random", "1 + (spread * random"),
-    in_substrate(
-        "update without the chip", "rule.gradient(on(chip, params)", "rule.gradient((params)"
-    ),
-    in_substrate(
+    in_chips("gains that sum", "jnp.exp(spread * random", "1 + (spread * random"),
+    in_chips("update without the chip", "rule.gradient(on(chip, params)", "rule.gradient((params)"),
+    in_chips(
         "later generations see labels",
         "return (jax.nn.softmax(here.predict(params, x))",
         "return (targets",
     ),
-    in_substrate(
+    in_wiring(
         "the strongest dropped",
         "(_ranks(jnp.where(there, jnp.abs(W)",
         "(_ranks(jnp.where(there, -jnp.abs(W)",
     ),
-    in_substrate(
+    in_wiring(
         "the lowest score grown",
         "jnp.where(there, jnp.inf, -score)",
         "jnp.where(there, jnp.inf, score)",
     ),
-    in_substrate("weights of dropped synapses kept", "return W * kept,", "return W,"),
-    in_substrate(
+    in_wiring("weights of dropped synapses kept", "return W * kept,", "return W,"),
+    in_wiring(
         "absent synapses learn",
         "return loss, within(update, mask), state",
         "return loss, update, state",
     ),
-    in_substrate(
+    in_neurons(
         "refractory time forgotten",
         "interval = neuron.refractory - neuron.tau",
         "interval = -neuron.tau",
     ),
-    in_substrate(
+    in_neurons(
         "no rest after a spike",
         "jnp.where(fired, neuron.refractory, rest - dt)",
         "jnp.zeros_like(rest)",
     ),
-    in_substrate("late spikes teach too", "- timing.down * after", "+ timing.down * after"),
-    in_substrate(
+    in_neurons("late spikes teach too", "- timing.down * after", "+ timing.down * after"),
+    in_neurons(
         "a spike pairs with itself",
         "timing.up * post[:, None] * before",
         "timing.up * post[:, None] * (before + pre)",
     ),
-    in_substrate("nobody tires", "tired + habits.fatigue * post", "tired"),
-    in_substrate("listeners never forget", "told = (1 - leak) * told", "told = told"),
-    in_substrate(
+    in_neurons("nobody tires", "tired + habits.fatigue * post", "tired"),
+    in_spikes("listeners never forget", "told = (1 - leak) * told", "told = told"),
+    in_spikes(
         "spikes of any size",
         "jnp.clip(jnp.round((value - told) / threshold), -1, 1)",
         "jnp.round((value - told) / threshold)",
     ),
-    in_substrate("errors sent to the input", "settled.error_spikes[1:])", "settled.error_spikes)"),
-    in_substrate("a clock after all", "random.bernoulli(k, chance, v.shape) * v", "chance * v"),
-    in_mortal_computer(
+    in_spikes("errors sent to the input", "settled.error_spikes[1:])", "settled.error_spikes)"),
+    in_clockless("a clock after all", "random.bernoulli(k, chance, v.shape) * v", "chance * v"),
+    in_creature(
         "learning forgets the size of a synapse", "e * mind.m[:, None] * hands", "e * hands"
     ),
-    in_mortal_computer("selection is free", ".sum(-1) - PRICE)", ".sum(-1))"),
-    in_mortal_computer("heat arrives at once", "heat + body.heat[0]", "heat + command"),
-    in_mortal_computer("the dead go on", "jnp.where(alive, new, old)", "new"),
-    in_mortal_computer(
+    in_creature("selection is free", ".sum(-1) - PRICE)", ".sum(-1))"),
+    in_creature("heat arrives at once", "heat + body.heat[0]", "heat + command"),
+    in_creature("the dead go on", "jnp.where(alive, new, old)", "new"),
+    in_creature(
         "a full stomach holds more", "jnp.minimum(budget, body.energy", "jnp.add(0, body.energy"
     ),
-    in_mortal_computer(
-        "tumbles when it gets better", "jnp.where(before < F,", "jnp.where(before > F,"
-    ),
-    in_mortal_computer(
+    in_foraging("tumbles when it gets better", "jnp.where(before < F,", "jnp.where(before > F,"),
+    in_neat(
         "genes of the weaker parent alone",
         "for number, gene in fitter.items()",
         "for number, gene in other.items()",
     ),
-    in_mortal_computer("the shallowest candidate grows", "jnp.argmax(slope", "jnp.argmin(slope"),
+    in_growth("the shallowest candidate grows", "jnp.argmax(slope", "jnp.argmin(slope"),
 ]
 
 
@@ -290,11 +301,11 @@ def main() -> None:
         for control, test in zip(controls, pool.map(noticed_by, controls)):
             if test:
                 sys.exit(f"{test} fails without any defect in {control.module}: mend that first.")
-        print(f"{'module':<23}{'defect':<42}noticed by")
+        print(f"{'module':<35}{'defect':<42}noticed by")
         survivors = 0
         for defect, test in zip(chosen, pool.map(noticed_by, chosen)):
             survivors += test is None
-            print(f"{defect.module:<23}{defect.name:<42}{test or 'NO TEST'}", flush=True)
+            print(f"{defect.module:<35}{defect.name:<42}{test or 'NO TEST'}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} defects are noticed.")
     sys.exit(survivors > 0)
 
@@ -333,9 +344,8 @@ def noticed_by(defect: Defect) -> str | None:
         sys.path.insert(0, copy)
         first, output = FirstFailure(), io.StringIO()
         with contextlib.redirect_stdout(output):
-            folder, name = defect.module.split("/")
-            tests = f"tests/{folder}/test_{name}.py"
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests], [first])
+            options = ["-x", "-q", "-p", "no:cacheprovider"]
+            code = pytest.main([*options, defect.tests], [first])
         os.chdir(ROOT)
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"No test ran with {defect.name!r}:\n{output.getvalue()[-2000:]}")

@@ -227,7 +227,8 @@ def code(*files: Path | str) -> dict[str, str]:
     ]
     paths = {Path(file).resolve() for file in [*loaded, *files]}
     names = {Path(os.path.relpath(path, ROOT)).as_posix(): path for path in paths}
-    return {name: code_digest(names[name].read_text(encoding="utf-8"), name) for name in sorted(names)}
+    texts = {name: names[name].read_text(encoding="utf-8") for name in sorted(names)}
+    return {name: code_digest(text, name) for name, text in texts.items()}
 
 
 def code_digest(text: str, name: str) -> str:
@@ -258,7 +259,7 @@ def changed(code: dict[str, str]) -> list[str]:
 
     def now(name):
         path = ROOT / name
-        return code_digest(path.read_text("utf-8"), name) if path.exists() else None
+        return code_digest(path.read_text(encoding="utf-8"), name) if path.exists() else None
 
     return [name for name in code if now(name) != code[name]]
 

@@ -137,7 +137,7 @@ def ledger_page(tmp_path, monkeypatch):
         "data": {MIME: {"verdict": "holds"}},
         "metadata": {"pcbook": {"rows": [["Measured", text], ["Survives", text]]}},
     }
-    glued.write_text(json.dumps({"claim:evil": output}))
+    glued.write_text(json.dumps({"claim:evil": output}), encoding="utf-8")
     monkeypatch.syspath_prepend(ROOT / "book/_ext")
     pages = importlib.import_module("pages")
     monkeypatch.setattr(pages, "ledger", cache(lambda: {"evil": claim}))

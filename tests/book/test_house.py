@@ -160,9 +160,10 @@ def opens_text(call):
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if name != "open":
         return name in ("read_text", "write_text")
-    mode = call.args[isinstance(call.func, ast.Name) :][:1]
-    words = [m.value if isinstance(m, ast.Constant) else "b" for m in mode]
-    return not mode or bool(re.fullmatch(r"[rwax]\+?", str(words[0])))
+    mode = [*call.args[isinstance(call.func, ast.Name) :], None][0]
+    if isinstance(mode, ast.Constant):
+        return bool(re.fullmatch(r"[rwax]\+?", str(mode.value)))
+    return mode is None and not call.keywords
 
 
 def test_text_is_read_and_written_as_utf_8_whatever_the_locale():
@@ -230,18 +231,31 @@ def test_a_chapter_has_three_interactive_figures_and_four_exercises(chapter):
 # --- versions and addresses ---
 
 
-def test_requirements_pin_what_pyproject_asks_for():
-    pins = [
-        Requirement(line)
-        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-        if line and not line.lstrip().startswith("#")
-    ]
-    assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
-    pinned = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = PYPROJECT["project"]["dependencies"] + extras["book"] + extras["test"]
+def pins(file):
+    """The version that a file of requirements pins of each package."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
+    assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in found)
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in found}
+
+
+@pytest.mark.parametrize(
+    ("file", "extras"),
+    [("requirements.txt", ("book", "test", "runs")), ("binder/requirements.txt", ("book",))],
+)
+def test_requirements_pin_what_pyproject_asks_for(file, extras):
+    pinned = pins(file)
+    wanted = [*PYPROJECT["project"]["dependencies"]]
+    for extra in extras:
+        wanted += PYPROJECT["project"]["optional-dependencies"][extra]
     for need in (Requirement(line) for line in wanted if not line.startswith("pcbook")):
         assert need.specifier.contains(pinned[need.name]), need
+
+
+def test_binder_has_the_versions_of_the_tests_and_none_of_the_tests_packages():
+    binders, ours = pins("binder/requirements.txt"), pins("requirements.txt")
+    assert binders.items() <= ours.items()
+    assert not {"pytest", "flax", "selenium", "orbax-checkpoint"} & set(binders)
 
 
 def test_no_pinned_file_names_an_address_to_fetch_from():
@@ -253,7 +267,9 @@ def test_no_pinned_file_names_an_address_to_fetch_from():
 
 
 def test_binders_python_is_one_that_we_support():
-    version = (ROOT / "runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    version = (
+        (ROOT / "binder/runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    )
     assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(version)
 
 

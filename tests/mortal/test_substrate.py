@@ -114,17 +114,17 @@ def blobs(seed=0, n=60):
     return Dataset(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])
 
 
-def some_generations(rule, spread, updates=40):
+def some_generations(rule, spread, updates=40, rate=0.05, key=KEY):
     return generations(
         rule,
         blobs(),
         (2, 8, 3),
         spread=spread,
         count=3,
-        optimizer=optax.adam(0.05),
+        optimizer=optax.adam(rate),
         updates=updates,
         batch_size=16,
-        key=KEY,
+        key=key,
     )
 
 
@@ -132,6 +132,25 @@ def test_between_equal_chips_weights_are_inherited_as_they_were():
     found = some_generations(backprop.rule(loss="cross entropy"), 0.0)
     assert_close(found.inherited[1:], found.learned[:-1])
     assert found.learned.min() > 0.9
+
+
+def test_the_data_set_is_an_argument_of_one_compiled_program():
+    """As the images are mapped over keys, too, and not a constant that is written into it."""
+    rule = backprop.rule(loss="cross entropy")
+    traced = jax.make_jaxpr(lambda key: some_generations(rule, 0.5, key=key))(KEY)
+    (call,) = traced.eqns
+    assert [v.aval.shape for v in call.invars].count((30, 2)) == 2
+    assert all(np.size(const) < 30 for const in call.params["jaxpr"].consts)
+
+
+def test_generations_of_several_chips_and_rates_are_those_of_each():
+    def lives(rate, key):
+        return some_generations(backprop.rule(loss="cross entropy"), 0.5, 5, rate, key)
+
+    rates, keys = jnp.array([0.01, 0.05]), random.split(KEY, 2)
+    mapped = jax.vmap(lives)(rates, keys)
+    each = [lives(*pair) for pair in zip(rates, keys, strict=True)]
+    assert_close(mapped, jax.tree.map(lambda *parts: jnp.stack(parts), *each))
 
 
 def test_only_the_first_generation_sees_labels():

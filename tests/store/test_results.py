@@ -193,7 +193,7 @@ def test_a_changed_number_setting_or_date_is_noticed(written, before, after):
     file = beside(written, ".json")
     text = file.read_text(encoding="utf-8")
     assert before in text
-    file.write_text(text.replace(before, after, 1))
+    file.write_text(text.replace(before, after, 1), encoding="utf-8")
     assert_damaged(written)
 
 

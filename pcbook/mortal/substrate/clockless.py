@@ -1,0 +1,48 @@
+"""Predictive coding without a clock: neurons update at random times, each on its own.
+
+At each tick, every neuron i independently moves down the energy with probability p,
+
+    x_i <- x_i - rate dF/dx_i.
+
+The equilibrium of the energy does not depend on the order of the updates.
+"""
+
+from jax import random
+from jaxtyping import Array, Float, Key
+
+from pcbook.core import network
+from pcbook.core.checks import check_count, check_number, check_positive
+from pcbook.core.network import Params
+from pcbook.core.relaxation import Number, relax
+from pcbook.foundations.predictive_coding import errors, velocities
+
+
+def infer_without_clock(
+    params: Params,
+    x: Float[Array, "batch n_0"],
+    y: Float[Array, "batch n_L"],
+    *,
+    ticks: int,
+    chance: Number,
+    rate: Number,
+    activation: str = "tanh",
+    key: Key[Array, ""],
+) -> list[Float[Array, "moments batch _"]]:
+    """Descend the energy with every neuron moving at a tick with probability `chance`.
+
+    At a chance of 1 all neurons move at once, as with a clock; at small chances mostly one
+    after the other, in random order. Returns x_0..x_{L-1} at the ticks + 1 moments. Raises
+    ValueError for ticks < 1, rate <= 0 or a chance outside (0, 1].
+    """
+    check_count(ticks=ticks)
+    check_positive(rate=rate)
+    check_number("above 0, and at most 1", lambda value: 0 < value <= 1, chance=chance)
+
+    def velocity(xs, key):
+        _, *vs = velocities(params, xs, errors(params, xs, y, activation), activation)
+        key, *keys = random.split(key, len(vs) + 1)
+        moves = [random.bernoulli(k, chance, v.shape) * v for k, v in zip(keys, vs)]
+        return [None, *moves], key
+
+    start = network.activities(params, x, activation)[:-1]
+    return relax(velocity, start, steps=ticks, rate=rate, memory=key, trajectory=True).path

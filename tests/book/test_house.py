@@ -101,7 +101,6 @@ BY_HAND = {
     "emergence/energy_controls",
     "emergence/energy_efficiency",
     "foundations/graph",
-    "mortal/mortal_computer",
     "mortal/substrate",
     "mortal/thermodynamics",
 }

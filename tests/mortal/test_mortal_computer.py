@@ -427,3 +427,39 @@ def test_arguments_that_make_no_sense_are_named():
             mc.lifetimes(np.ones((1, 3)), -1)
         with pytest.raises(ValueError, match="size = 1, generations = 5: must be at least 2"):
             mc.evolve(0, size=1, generations=5)
+
+
+# --- criteria of the claims
+
+
+@pytest.mark.parametrize(
+    ("criterion", "meets", "fails"),
+    [
+        ("separates", {"whole": 1, "leaking": 50}, {"whole": 70, "leaking": 80}),
+        (
+            "predicts_needs",
+            {"rhythms": np.full(3, 0.3), "chance": np.full(3, 1.0)},
+            {"rhythms": np.full(3, 1.0), "chance": np.full(3, 1.0)},
+        ),
+        ("models_the_weather", {"actions": 0.9}, {"actions": 0.1}),
+        (
+            "persists",
+            {"foragers": 100, "random": 0, "sessile": 30, "fed": 35},
+            {"foragers": 3, "random": 0, "sessile": 30, "fed": 35},
+        ),
+        (
+            "needs_all_three",
+            {"alive": np.array([0.9, 0.1]), "F": np.array([0.1, 0.2])},
+            {"alive": np.array([0.9, 0.1]), "F": np.array([0.2, 0.1])},
+        ),
+        (
+            "needs_every_idea",
+            {"neat": 10, "no_crossover": 9, "one_species": 3, "no_structure": 0, "runs": 10},
+            {"neat": 8, "no_crossover": 5, "one_species": 3, "no_structure": 0, "runs": 10},
+        ),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(criterion, meets, fails):
+    function = getattr(mc.claims, criterion)
+    assert function(meets)
+    assert not function(fails)

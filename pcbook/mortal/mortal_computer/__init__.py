@@ -12,6 +12,7 @@ tumble. Two ways to find a structure are compared on XOR: `neat` evolves a popul
 Chapter: book/mortal/mortal_computer.ipynb
 """
 
+from pcbook.mortal.mortal_computer import claims
 from pcbook.mortal.mortal_computer.blanket import (
     ACT,
     INSIDE,
@@ -99,6 +100,7 @@ __all__ = [
     "Mind",
     "Paces",
     "absent",
+    "claims",
     "clocks",
     "crossed",
     "distance",

@@ -37,6 +37,7 @@ from scipy.special import logsumexp
 from pcbook.core.checks import check_number, check_positive
 from pcbook.core.cost import count
 from pcbook.core.relaxation import Number
+from pcbook.store.claims import Measurement, criterion
 
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
@@ -309,3 +310,44 @@ def price(
     operation = (prices.add[number] + prices.multiply[number]) / 2
     operations = cost["flops"] + OPERATIONS_OF_A_TRANSCENDENTAL * cost["transcendentals"]
     return Energy(operations * operation, cost["bytes"] * prices.memory[memory])
+
+
+# --- criteria of the claims
+
+
+@criterion("landauer-erasure")
+def costs_a_bit(m: Measurement) -> bool:
+    """Whether no work is below the bound, by 3 standard errors, and the slowest is near kT ln 2."""
+    above = (m["work"] > m["bound"] - 3 * m["error"]).all()
+    return bool(above and m["work"][-1] < 1.1 * math.log(2))
+
+
+@criterion("landauer-excess")
+def falls_as_one_over_time(m: Measurement) -> bool:
+    """Whether the excess falls with an exponent of -1.2 to -0.8."""
+    return bool(-1.2 < m["exponent"] < -0.8)
+
+
+@criterion("jarzynski-trap")
+def knows_the_difference(m: Measurement) -> bool:
+    """Whether the mean estimate at each speed is within 2% of dF, and every mean work above it."""
+    near = (abs(m["estimate"].mean(1) / m["dF"] - 1) < 0.02).all()
+    return bool(near and (m["work"] > m["dF"]).all())
+
+
+@criterion("jarzynski-convergence")
+def grows_faster_than_the_square(m: Measurement) -> bool:
+    """Whether three times the traps take more than nine times the trials."""
+    return bool(m["twelve"] > 9 * m["four"])
+
+
+@criterion("memory-dominates")
+def moves_more_than_it_computes(m: Measurement) -> bool:
+    """Whether more than half of the energy is traffic with the memory, at every batch."""
+    return bool((m["share"] > 0.5).all())
+
+
+@criterion("local-learning-in-memory")
+def is_cheaper_at_small_batches(m: Measurement) -> bool:
+    """Whether learning at the weights costs less than backprop from afar at batches of 1 and 16."""
+    return bool((m["ratio"][:2] < 1).all())

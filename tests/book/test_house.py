@@ -101,8 +101,6 @@ BY_HAND = {
     "emergence/energy_controls",
     "emergence/energy_efficiency",
     "foundations/graph",
-    "mortal/substrate",
-    "mortal/thermodynamics",
 }
 
 

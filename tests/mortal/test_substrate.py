@@ -584,3 +584,45 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
 def test_what_does_not_fit_is_said_in_words(call, words):
     with as_a_reader_runs_it(), pytest.raises(ValueError, match=words):
         call(case((3, 4, 2)))
+
+
+# --- criteria of the claims
+
+
+@pytest.mark.parametrize(
+    ("criterion", "meets", "fails"),
+    [
+        ("loses_by_moving", {"feedback": 20, "coding": 30}, {"feedback": 10, "coding": 30}),
+        ("is_near_its_teacher", {"a": 1, "b": 0}, {"a": 1, "b": 3}),
+        ("is_near_backprop", {"feedback": 1, "coding": 1}, {"feedback": 1, "coding": 3}),
+        (
+            "finds_planted_synapses",
+            {"local": 95, "set": 30, "rigl": 96},
+            {"local": 60, "set": 30, "rigl": 96},
+        ),
+        (
+            "grows_better_by_slope",
+            {"ten": 3, "five": 4, "two": 5},
+            {"ten": 3, "five": 4, "two": -5},
+        ),
+        ("fires_by_the_formula", {"off": 0.5}, {"off": 2.0}),
+        (
+            "recognises_digits",
+            {"timing": 80, "untrained": 20, "kmeans": 84},
+            {"timing": 70, "untrained": 20, "kmeans": 84},
+        ),
+        ("is_near_numbers", {"spikes": 92, "numbers": 93}, {"spikes": 90, "numbers": 93}),
+        ("saves_energy", {"ratio": 0.9}, {"ratio": 1.1}),
+        ("ends_where_the_clock_does", {"farthest": 1e-4}, {"farthest": 1e-2}),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(criterion, meets, fails):
+    function = getattr(substrate.claims, criterion)
+    assert function(five_seeds(meets))
+    assert not function(five_seeds(fails))
+
+
+def five_seeds(measured):
+    """Integers as means over five seeds; other numbers as they are."""
+    spread = np.linspace(-0.1, 0.1, 5)
+    return {k: v + spread if isinstance(v, int) else v for k, v in measured.items()}

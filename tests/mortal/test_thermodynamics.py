@@ -261,3 +261,25 @@ def test_every_number_and_every_memory_has_a_price_above_nothing():
 def test_what_has_no_price_is_named(names, words):
     with pytest.raises(ValueError, match=words):
         td.energy_of(jnp.dot, jnp.ones(2), jnp.ones(2), **names)
+
+
+# --- criteria of the claims
+
+
+def test_criteria_can_be_met_and_can_fail():
+    bound, error = np.full(6, 0.69), np.full(6, 0.01)
+    found = {"bound": bound, "error": error}
+    assert td.costs_a_bit(found | {"work": np.linspace(10, 0.7, 6)})
+    assert not td.costs_a_bit(found | {"work": np.full(6, 10.0)})
+    assert not td.costs_a_bit(found | {"work": np.full(6, 0.5)})
+    assert td.falls_as_one_over_time({"exponent": -1.0})
+    assert not td.falls_as_one_over_time({"exponent": -0.5})
+    works = {"work": np.array([1.4, 0.8]), "dF": 0.69}
+    assert td.knows_the_difference(works | {"estimate": np.full((2, 10), 0.69)})
+    assert not td.knows_the_difference(works | {"estimate": np.full((2, 10), 0.8)})
+    assert td.grows_faster_than_the_square({"four": 20, "twelve": 600})
+    assert not td.grows_faster_than_the_square({"four": 2, "twelve": 6})
+    assert td.moves_more_than_it_computes({"share": np.array([0.9, 0.8, 0.6])})
+    assert not td.moves_more_than_it_computes({"share": np.array([0.9, 0.4, 0.1])})
+    assert td.is_cheaper_at_small_batches({"ratio": np.array([0.1, 0.3, 1.4])})
+    assert not td.is_cheaper_at_small_batches({"ratio": np.array([3.0, 5.0, 6.0])})

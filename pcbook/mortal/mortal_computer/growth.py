@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pcbook.core.network import Layer, Params, forward
 from pcbook.core.relaxation import Number
+from pcbook.core.rules import step
 from pcbook.foundations.predictive_coding import rule
 from pcbook.mortal.mortal_computer.neat import XOR
 
@@ -49,6 +50,13 @@ def sprout(
     return [Layer(first.W.at[unit].set(W[best]), first.b.at[unit].set(b[best])), last]
 
 
+def _update_grown(params, there, x, y, key):
+    """The update of predictive coding for the hidden neurons that are `there`; zero for others."""
+    loss, (first, last), _ = rule(steps=20).gradient(params, (), x, y, key)
+    first = Layer(first.W * there[:, None], first.b * there)
+    return loss, [first, Layer(last.W * there, last.b)], there
+
+
 def grow(
     key: Key[Array, ""], *, by_gradient: Number = 1.0
 ) -> tuple[Params, Float[Array, " stages"], Bool[Array, " stages"]]:
@@ -58,7 +66,8 @@ def grow(
     stretch, the loss and whether XOR is solved.
     """
     x, y = jnp.array(XOR[0], float), jnp.array(XOR[1], float)[:, None]
-    learn, adam = rule(steps=20), optax.adam(0.03)
+    adam = optax.adam(0.03)
+    learn_from = step(_update_grown, adam)
 
     def stage(params, now):
         unit, key = now
@@ -69,17 +78,10 @@ def grow(
             params,
         )
 
-        def update(carry, _):
-            params, opt = carry
-            loss, (first, last), _ = learn.gradient(params, (), x, y, key)
-            gradient = [
-                Layer(first.W * there[:, None], first.b * there),
-                Layer(last.W * there, last.b),
-            ]
-            change, opt = adam.update(gradient, opt)
-            return (optax.apply_updates(params, change), opt), loss
-
-        (params, _), losses = lax.scan(update, (params, adam.init(params)), length=STRETCH)
+        carry = (params, there, adam.init(params))
+        (params, *_), losses = lax.scan(
+            lambda carry, _: learn_from(carry, (x, y, key)), carry, length=STRETCH
+        )
         solved = ((forward(params, x) > 0.5) == (y > 0.5)).all()
         return params, (losses[-1], solved)
 

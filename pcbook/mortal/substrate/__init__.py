@@ -11,6 +11,7 @@ spikes, and `clockless` inference in which every neuron updates at its own times
 Chapter: book/mortal/substrate.ipynb
 """
 
+from pcbook.mortal.substrate import claims
 from pcbook.mortal.substrate.chips import Generations, device, generations, in_the_loop, on
 from pcbook.mortal.substrate.clockless import infer_without_clock
 from pcbook.mortal.substrate.neurons import (
@@ -55,6 +56,7 @@ __all__ = [
     "additions",
     "by_chance",
     "by_slope",
+    "claims",
     "device",
     "firing_rate",
     "generations",

@@ -85,14 +85,9 @@ def use_float64(on: bool = True):
 
 @contextmanager
 def exact():
-    """Numbers in float64, and XLA compiling fast rather than well, for arrays of a few numbers."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with use_float64():
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    """Numbers in float64, for identities that hold to rounding."""
+    with use_float64():
+        yield
 
 
 @contextmanager

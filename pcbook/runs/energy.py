@@ -125,7 +125,7 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
         checkpoints = Checkpoints(folder / "checkpoints", settings)
     epoch, kept, record = checkpoints.latest(work.empty) or (0, work.first(), [])
     first, before = epoch, record
-    state = work.spread.out((kept["params"], kept["memory"]))
+    state = work.spread.out((kept["params"], (), kept["memory"]))
     loss, curve = list(kept["loss"]), list(kept["curve"])
     columns = ["epoch", "rate", "seed", "loss", *(f"a{t}" for t in range(1, settings["steps"] + 1))]
     metrics = Metrics(folder / "metrics.csv", columns)
@@ -146,7 +146,7 @@ def train(work: "Work", folder: Path, epochs: int, checkpoint_every: int, quiet:
             bar.update()
             bar.set_postfix(loss=f"{losses.mean():.4f}", last_step=f"{curves[:, -1].mean():.4f}")
             if epoch % checkpoint_every == 0 or epoch == epochs:
-                params, memory = work.spread.gather(state)
+                params, _, memory = work.spread.gather(state)
                 kept = {"params": params, "memory": memory}
                 kept |= {"loss": np.array(loss), "curve": np.array(curve)}
                 trained = {f"epochs {first + 1} to {epoch}": round(time.monotonic() - began)}
@@ -196,9 +196,10 @@ class Work:
         return self._kept(self._first, epoch)
 
     def _kept(self, state, epoch):
+        params, _, memory = state
         loss = np.zeros((epoch, len(self.networks)), np.float32)
         curve = np.zeros((*loss.shape, self.settings["steps"]), np.float32)
-        return {"params": state[0], "memory": state[1], "loss": loss, "curve": curve}
+        return {"params": params, "memory": memory, "loss": loss, "curve": curve}
 
     def advance(self, state, epoch: int):
         """One epoch further: the state on the devices, and on the host the losses and curves."""

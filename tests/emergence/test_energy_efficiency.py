@@ -422,12 +422,12 @@ def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_n
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"epochs": 0}, "epochs = 0: must be at least 1"),
-        ({"rate": 0.0}, "rate = 0: must be a positive number"),
+        ({"epochs": 0}, "epochs = 0: must be an integer of at least 1"),
+        ({"rate": 0.0}, "rate = 0.0: must be a positive number"),
         ({"rate": float("nan")}, "rate = nan: must be a positive number"),
         ({"loss": "mean"}, "loss = 'mean': must be one of 'pre', 'post', 'post[+]weights'"),
         ({"batch_size": 4}, "batch_size = 4: must be 1 to 3"),
-        ({"every": 2, "epochs": 3}, "every = 2: must divide epochs = 3"),
+        ({"every": 2, "epochs": 3}, "every = 2: must be a divisor of epochs = 3"),
         ({"seeds": ()}, "seeds = ..: must be at least one"),
     ],
 )
@@ -451,7 +451,7 @@ def test_pooled_pixels_are_means_of_blocks_channel_by_channel():
     small = pooled(large, 2, 3).x_train.reshape(2, 2, 2, 3)
     image = x.reshape(2, 4, 4, 3)
     np.testing.assert_allclose(small[1, 0, 1], image[1, :2, 2:].mean((0, 1)))
-    with pytest.raises(ValueError, match="side = 3: must divide 4"):
+    with pytest.raises(ValueError, match="side = 3: must be a divisor of 4"):
         pooled(large, 3, 3)
 
 

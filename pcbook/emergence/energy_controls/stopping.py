@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Float, Int
 
+from pcbook.core.checks import check_count
 from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude
 from pcbook.emergence.energy_efficiency import (
     Numbers,
@@ -34,8 +35,7 @@ def early_stop(losses: Float[Numbers, " evaluations"], patience: int) -> Stop:
 
     Without a stop, the last place. Raises ValueError for a patience below 1.
     """
-    if patience < 1:
-        raise ValueError(f"patience = {patience}: must be an integer of at least 1")
+    check_count(patience=patience)
     best = 0
     for place, loss in enumerate(losses):
         if loss < losses[best]:

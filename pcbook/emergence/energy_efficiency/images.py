@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pcbook.core.checks import check_number
 from pcbook.store import data
 from pcbook.store.data import Dataset
 
@@ -28,8 +29,11 @@ def pooled(dataset: Dataset, side: int, channels: int = 1) -> Dataset:
 
 def _block_means(x, side, channels):
     width = round((x.shape[1] / channels) ** 0.5)
-    if side < 1 or width % side:
-        raise ValueError(f"side = {side}: must divide {width}, the side of the images")
+    check_number(
+        f"a divisor of {width}, the side of the images",
+        lambda value: value >= 1 and width % value == 0,
+        side=side,
+    )
     block = width // side
     x = x.reshape(len(x), side, block, side, block, channels)
     return x.mean((2, 4), dtype=np.float32).reshape(len(x), -1)

@@ -1,6 +1,6 @@
 """The recurrent network, what its activity costs, and the gradient of that cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -65,16 +65,17 @@ COSTS = {
 _WEIGHT_COST = {"pre": 0.0, "post": 0.0, "post+weights": 3708.0}
 
 
-def energy(a: Steps, params, loss: str = "pre") -> Float[Array, ""]:
-    """The loss: the mean cost of a unit, summed over the steps.
+def energy(a: Steps | Sequence[Array], params, loss: str = "pre") -> Float[Array, ""]:
+    """The loss: the mean cost of a unit, summed over the steps of `a`.
 
     "pre" mean|a|; "post" mean|h|; "post+weights" mean|h| + 3708 mean(W^2). Raises ValueError
     for any other.
     """
-    cost = lookup(COSTS, loss=loss)(a).mean((1, 2)).sum()
+    cost = lookup(COSTS, loss=loss)
+    total = sum(cost(a_t).mean() for a_t in a)
     if weight := _WEIGHT_COST[loss]:
-        cost += weight * len(a) * sum((W**2).mean() for W in jax.tree.leaves(params))
-    return cost
+        total += weight * len(a) * sum((W**2).mean() for W in jax.tree.leaves(params))
+    return total
 
 
 def gradient(
@@ -89,15 +90,15 @@ def gradient(
         dLoss/dW = sum_t h_{t-1}^T delta_t,
 
     and that sum over steps and batch is one matrix product. Samples stand in columns here,
-    in which order a CPU multiplies fastest. Raises ValueError for an unknown loss.
+    in which order a CPU multiplies fastest; `_once` keeps XLA from computing an array again
+    for each of its uses. Raises ValueError for an unknown loss.
     """
     cost = lookup(COSTS, loss=loss)
-    x = jnp.asarray(x).mT
-    W_T = lax.optimization_barrier(W.T)  # transposed once, and not in every product
+    x, W_T = _once(jnp.asarray(x).mT), _once(W.T)
     a, h = [x[0]], []
     for x_t in x[1:]:
         h.append(jax.nn.relu(a[-1]))
-        a.append(W_T @ h[-1] + x_t)
+        a.append(_once(W_T @ h[-1] + x_t))
     own = [cost.slope(a_t) / a_t.size for a_t in a]
     delta = own[-1:]
     for a_t, own_t in zip(a[-2:0:-1], own[-2:0:-1]):
@@ -107,7 +108,10 @@ def gradient(
         dW = jnp.hstack(h) @ jnp.hstack(delta).T
     if weight := _WEIGHT_COST[loss]:
         dW += weight * len(a) * 2 * W / W.size
-    return energy(jnp.stack(a), W, loss), dW
+    return energy(a, W, loss), dW
+
+
+_once = lax.optimization_barrier
 
 
 def _rest(W, batch):

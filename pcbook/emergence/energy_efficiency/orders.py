@@ -9,6 +9,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Int, Key
 
+from pcbook.core.checks import check_count, check_number
 from pcbook.emergence.energy_efficiency.arrays import Numbers
 
 ORDERS = ("ascending", "either way", "random")
@@ -57,10 +58,8 @@ def deck(labels: Int[Numbers, " images"], steps: int = 10, order: str = "ascendi
     Raises ValueError for an unknown order, and for labels or steps that make no sequence.
     """
     labels = np.asarray(labels)
-    if order not in ORDERS:
-        raise ValueError(f"order = {order!r}: must be one of {', '.join(map(repr, ORDERS))}")
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: must be an integer of at least 1")
+    check_number(f"one of {', '.join(map(repr, ORDERS))}", ORDERS.__contains__, order=order)
+    check_count(steps=steps)
     if labels.size == 0 or labels.min() < 0:
         raise ValueError("labels: must be at least one integer from 0")
     counts = np.bincount(labels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, Key
 from tqdm import tqdm
 
-from pcbook.core.checks import lookup
+from pcbook.core.checks import check_count, check_number, check_positive, lookup
+from pcbook.core.rules import Rule, begin, stateless, step
 from pcbook.emergence.energy_efficiency.arrays import Numbers
 from pcbook.emergence.energy_efficiency.network import COSTS, RECURRENT, Network, energy, run
 from pcbook.emergence.energy_efficiency.orders import Deck, deal, deck
@@ -98,18 +99,19 @@ def check_training(images, labels, trainer: Trainer, rates, epochs: int, every: 
     """Raise a ValueError that names what does not fit."""
     check_split("train", images, labels)
     lookup(COSTS, loss=trainer.loss)
-    if not 1 <= trainer.batch_size <= trainer.deck.n:
-        raise ValueError(
-            f"batch_size = {trainer.batch_size}: must be 1 to {trainer.deck.n}, "
-            "the number of sequences that the images make"
-        )
+    check_number(
+        f"1 to {trainer.deck.n}, the number of sequences that the images make",
+        lambda value: 1 <= value <= trainer.deck.n,
+        batch_size=trainer.batch_size,
+    )
     for rate in rates:
-        if not 0 < rate < float("inf"):
-            raise ValueError(f"rate = {rate:g}: must be a positive number")
-    if epochs < 1:
-        raise ValueError(f"epochs = {epochs}: must be at least 1")
-    if every < 1 or epochs % every:
-        raise ValueError(f"every = {every}: must divide epochs = {epochs}")
+        check_positive(rate=float(rate))
+    check_count(epochs=epochs)
+    check_number(
+        f"a divisor of epochs = {epochs}",
+        lambda value: value >= 1 and epochs % value == 0,
+        every=every,
+    )
 
 
 def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
@@ -119,16 +121,31 @@ def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
     return jnp.stack([random.key(seed) for seed in seeds])
 
 
-_ADAM = optax.scale_by_adam()
+@cache
+def rule(network: Network, loss: str = "pre") -> Rule:
+    """The learning rule that saves energy: backprop through time, by hand where there is one.
+
+    Its `x` (steps, batch, pixels) are sequences, and it has no target: `y` is None. Its
+    prediction are the preactivations. Raises ValueError for an unknown loss.
+    """
+    lookup(COSTS, loss=loss)
+
+    def gradient(params, state, x, y, key):
+        if network.gradient:
+            return *network.gradient(params, x, loss), state
+        value, slope = jax.value_and_grad(lambda p: energy(run(network, p, x), p, loss))(params)
+        return value, slope, state
+
+    return Rule(network.name, stateless, gradient, partial(run, network))
 
 
 @partial(jax.jit, static_argnames=("network", "pixels"))
 def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
-    """The state before training, over seeds: the parameters and the optimiser's memory."""
+    """What training starts from, over seeds: parameters, the rule's state, Adam's memory."""
 
     def init_one(key):
         params = network.init(random.fold_in(key, 0), pixels)
-        return params, _ADAM.init(params)
+        return begin(rule(network), optax.adam(1.0), params, key)  # the same at every rate
 
     return jax.vmap(init_one)(keys)
 
@@ -147,12 +164,17 @@ def advance(
 
     An epoch's sequences depend on the seed and on the number of the epoch alone.
     """
+    gradient = rule(trainer.network, trainer.loss).gradient
 
     def train_one(state, key, rate):
+        learn_from = step(gradient, optax.adam(rate))
+
+        def batch(state, rows):
+            return learn_from(state, (images[rows], None, None))
+
         def epoch(state, number):
             rows = deal(random.fold_in(key, number + 1), trainer.deck)
-            batches = _batches(rows, trainer.batch_size)
-            return lax.scan(partial(_train_batch, trainer, images, rate), state, batches)
+            return lax.scan(batch, state, _batches(rows, trainer.batch_size))
 
         state, losses = lax.scan(epoch, state, first + jnp.arange(epochs))
         return state, losses.mean(1)
@@ -164,19 +186,3 @@ def _batches(rows, size):
     """Cut (steps, n) into (batches, steps, size)."""
     steps, n = rows.shape
     return rows[:, : n // size * size].reshape(steps, -1, size).swapaxes(0, 1)
-
-
-def _train_batch(trainer, images, rate, state, rows):
-    """Take one step of Adam on the sequences `rows` (steps, batch)."""
-    params, memory = state
-    loss, slope = _gradient(trainer, params, images[rows])
-    step, memory = _ADAM.update(slope, memory)
-    return (jax.tree.map(lambda p, s: p - rate * s, params, step), memory), loss
-
-
-def _gradient(trainer, params, x):
-    """The loss and its gradient: the network's own, or else JAX's."""
-    network = trainer.network
-    if network.gradient:
-        return network.gradient(params, x, trainer.loss)
-    return jax.value_and_grad(lambda p: energy(run(network, p, x), p, trainer.loss))(params)

@@ -9,7 +9,7 @@ export PATH
 export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lab notebooks binder-check bench stale lock clean
+.PHONY: help book test serve lab notebooks binder-check bench stale mutants lock clean
 
 help: ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,9 @@ bench: $(VENV)/.made ## time the rules against plain JAX
 
 stale: $(VENV)/.made ## list the stored results whose code has changed since
 	@$(RUN) tools/stale.py
+
+mutants: $(VENV)/.made ## do the tests notice a mistake? ONLY=core/rules: those of a module, or with a word
+	@$(RUN) tools/mutants.py '$(ONLY)'
 
 lock: $(VENV)/.made ## pin the versions again: requirements.txt, package-lock.json
 	$(RUN) -m uv pip compile pyproject.toml --extra test --upgrade --quiet --output-file requirements.txt \

@@ -10,7 +10,7 @@ THREE_CHAPTERS := book/foundations/graph.ipynb book/inference/inference_learning
   book/mortal/thermodynamics.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check serve lab notebooks elsewhere newest oldest binder-check bench stale lock clean
+.PHONY: help book test check serve lab notebooks elsewhere newest oldest binder-check bench stale mutants lock clean
 
 help: ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench: $(VENV)/.made ## time the rules against plain JAX
 
 stale: $(VENV)/.made ## list the stored results whose code has changed since
 	@$(RUN) tools/stale.py
+
+mutants: $(VENV)/.made ## do the tests notice a mistake? ONLY=core/rules: those of a module, or with a word
+	@$(RUN) tools/mutants.py '$(ONLY)'
 
 COMPILE = $(RUN) -m uv pip compile pyproject.toml --quiet --universal --fork-strategy fewest \
   --python-version 3.11 --custom-compile-command 'make lock' --no-emit-package pcbook

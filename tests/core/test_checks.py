@@ -2,8 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import as_a_reader_runs_it
 
-from pcbook.core.checks import check_count, check_number, check_positive, check_share, lookup
+from pcbook.core.checks import (
+    check_count,
+    check_number,
+    check_positive,
+    check_share,
+    check_width,
+    lookup,
+)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "0.1", None, [1]])
@@ -47,3 +55,21 @@ def test_lookup_finds_a_name_and_answers_another_with_those_there_are():
     with pytest.raises(ValueError) as error:
         lookup(table, activation="rely")
     assert str(error.value) == "activation = 'rely': must be one of 'tanh', 'relu'"
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "needed"),
+    [
+        ((4, 3), "batch", "(batch, 2)"),
+        ((4,), "batch", "(batch, 2)"),
+        ((4, 1, 2), "batch", "(batch, 2)"),
+        ((4, 2), 5, "(5, 2)"),
+    ],
+)
+def test_an_array_has_a_row_for_each_sample_and_the_width_of_its_layer(shape, batch, needed):
+    check_width("y", jnp.ones((4, 2)), 2, "output")
+    check_width("y", jnp.ones((4, 2)), 2, "output", 4)
+    with as_a_reader_runs_it(), pytest.raises(ValueError) as error:
+        check_width("y", jnp.ones(shape), 2, "output", batch)
+    message = f"y has shape {shape}: must be {needed}, 2 being the width of the output layer"
+    assert str(error.value) == message

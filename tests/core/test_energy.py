@@ -77,6 +77,12 @@ def test_settling_finds_the_minimum():
     assert_close(settled.state, (X @ W.T + 3 * Y) / 4, rtol=1e-8, atol=1e-9)
 
 
+def test_settling_begins_where_it_is_told_to_and_else_where_the_energy_does():
+    clamps, here = Clamps(X, Y, 3.0), jnp.ones((5, 2))
+    assert_close(settle(quadratic(), W, clamps, start=here, steps=0, rate=0.1).state, here)
+    assert_close(settle(quadratic(), W, clamps, steps=0, rate=0.1).state, jnp.asarray(X @ W.T))
+
+
 def test_settle_then_learn_descends_the_energy_at_rest():
     rule = settle_then_learn(
         "quadratic", quadratic(), lambda W, x: x @ W.T, squared, precision=3.0, **RELAXED

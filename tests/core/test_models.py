@@ -57,3 +57,38 @@ def test_the_lstm_is_its_equations_written_out():
         h = sigmoid(o) * np.tanh(c)
         out = h @ params["out"].W.T + params["out"].b
         np.testing.assert_allclose(model.apply(params, x)[:, t], out, atol=1e-6)
+
+
+def test_the_residual_network_is_its_equation_written_out():
+    model, x = models.residual(3, 4, 2, 2), random.normal(KEY, (5, 3))
+    params = model.init(KEY)
+    first, last = params["in"], params["out"]
+    stream = x @ first.W.T + first.b
+    for up, down in params["blocks"]:
+        inner = jnp.maximum(stream @ up.W.T + up.b, 0)
+        stream = stream + (inner @ down.W.T + down.b) / 2
+    np.testing.assert_allclose(model.apply(params, x), stream @ last.W.T + last.b, rtol=1e-5)
+
+
+def test_the_convolutional_network_is_its_sums_and_maxima_written_out():
+    model = models.cnn((2, 3), classes=4, size=4)
+    params, x = model.init(KEY), np.asarray(random.normal(random.key(1), (5, 4, 4, 2)))
+    (filters,), out = params["filters"], params["out"]
+    filters = filters._replace(b=jnp.array([0.5, -0.5, 0.0]))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    maps = np.zeros((5, 4, 4, 3))
+    for row, column in np.ndindex(4, 4):
+        patch = padded[:, row : row + 3, column : column + 3]
+        maps[:, row, column] = np.einsum("nijc,ocij->no", patch, filters.W) + filters.b
+    pooled = np.maximum(maps, 0).reshape(5, 2, 2, 2, 2, 3).max((2, 4))
+    expected = pooled.reshape(5, -1) @ np.asarray(out.W).T + out.b
+    ours = model.apply({"filters": [filters], "out": out}, x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(50, 400), (400, 50)])
+def test_a_dense_layer_is_drawn_with_variance_one_over_its_inputs_and_no_bias(n_in, n_out):
+    W, b = models.dense(KEY, n_in, n_out)
+    # The variance of 20,000 draws is known to sqrt(2 / 20,000) = 1 %: five of these.
+    assert abs(n_in * W.var() - 1) < 0.05
+    assert not b.any()

@@ -57,6 +57,13 @@ def test_without_enough_steps_it_is_told_that_it_did_not_converge():
     assert not settled.converged
 
 
+def test_while_one_sample_still_moves_it_has_not_converged():
+    speeds = jnp.array([[1.0], [0.01]])
+    settled = relax(lambda x: -speeds * x, jnp.ones((2, 1)), steps=50, rate=0.1, tolerance=0.1)
+    assert settled.state[0] < 0.1 < settled.state[1]
+    assert not settled.converged
+
+
 def test_a_relaxation_that_diverges_ends_and_has_not_converged():
     settled = relax(decay, jax.tree.map(jnp.float32, START), steps=10_000, rate=1e3, tolerance=0.1)
     assert settled.steps < 100

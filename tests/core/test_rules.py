@@ -325,6 +325,21 @@ def test_each_seed_has_weights_and_held_out_images_of_its_own():
     np.testing.assert_array_equal(result.test[..., 0], result.test[..., 1])
 
 
+def test_a_rule_draws_its_own_synapses_and_not_the_weights_again():
+    """Feedback by chance has nothing in common with the weights: of 180, less than half."""
+    rule, cosines = backprop.rule_with_feedback(0.0), []
+
+    def spied(params, feedback, x, y, key):
+        a, b = (jnp.concatenate([l.W.ravel() for l in layers]) for layers in (params, feedback))
+        jax.debug.callback(cosines.append, a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+        return rule.gradient(params, feedback, x, y, key)
+
+    race([rule._replace(gradient=spied)], sizes=(3, 30, 3), rates=(1e-12,), epochs=1)
+    jax.effects_barrier()
+    assert cosines
+    assert max(map(abs, cosines)) < 0.5
+
+
 def compared(validation, test=None, names=("rule",), rates=(0.1, 0.2, 0.3), work=None, patience=1):
     """A comparison of made-up accuracies (rules, rates, seeds, epochs), 10 updates an epoch."""
     validation = np.array(validation, float)
@@ -537,12 +552,13 @@ def test_batch_size_must_fit_the_images_that_are_not_held_out():
     refused(message, lambda: race([backprop.rule()], batch_size=49))
 
 
+@pytest.mark.parametrize("label", [3, 7])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_labels_must_each_have_an_output(split):
+def test_labels_must_each_have_an_output(split, label):
     labels = getattr(CORNERS, f"y_{split}").copy()
-    labels[3] = 7
+    labels[3] = label
     bad = replace(CORNERS, **{f"y_{split}": labels})
-    message = f"y_{split} holds the label 7: must be 0 to 2, one for each output"
+    message = f"y_{split} holds the label {label}: must be 0 to 2, one for each output"
     refused(message, lambda: train(bad, params=init(random.key(0), (3, 3))))
     refused(message, lambda: race([backprop.rule()], bad))
 

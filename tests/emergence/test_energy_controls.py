@@ -1,3 +1,5 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,3 +233,29 @@ def test_gradients_of_every_variant_are_finite():
         params = network.init(random.key(0), 5)
         slope = jax.grad(lambda p, n=network: jnp.abs(run(n, p, X)).mean())(params)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+
+
+# --- what a table says, and what is held out
+
+
+def test_the_table_gives_the_mean_and_the_standard_deviation_over_networks():
+    """Of a hundred networks at 0 and at 40 by turns; their variance is 400."""
+    values = np.tile([0.0, 40.0], 50)
+    assert "20 ± 20" in table({"by turns": Conclusions(*[values] * 7)})
+
+
+def test_watch_trains_on_four_fifths_of_every_class_and_on_no_image_twice(digits, monkeypatch):
+    class Trained(Exception):
+        pass
+
+    def spied(images, labels, **_):
+        raise Trained(images, labels)
+
+    monkeypatch.setattr(sys.modules[watch.__module__], "train", spied)
+    with pytest.raises(Trained) as stopped:
+        watch(digits, epochs=5, rate=1e-3)
+    images, labels = map(np.asarray, stopped.value.args)
+    shares = np.bincount(labels) / np.bincount(digits.y_train)
+    np.testing.assert_allclose(shares, 0.8, atol=0.02)
+    twice = len(digits.x_train) - len(np.unique(digits.x_train, axis=0))
+    assert len(images) - len(np.unique(images, axis=0)) <= twice

@@ -458,3 +458,23 @@ def test_pooled_pixels_are_means_of_blocks_channel_by_channel():
 def test_the_embedded_size_needs_no_network(monkeypatch):
     monkeypatch.setattr(data, "_fetch", None)
     assert SIZES["digits"].load().x_train.shape == (1297, 64)
+
+
+# --- what is known beforehand, and what is new each time
+
+
+def test_medians_are_those_of_the_training_images_for_bounds_and_probe():
+    known, shown = six_images(), np.array([[0.0, 0.0]] * 3 + [[0.5, 0.5]] * 3, np.float32)
+    dataset = Dataset(known.x_train, known.y_train, shown, known.y_test)
+    # Of all (.5, .4), of the classes (0, .4) and (1, .4); the test images are 0 and 1/2.
+    expected = [0.25, (0.5 + 0.4 + 0 + 0.1) / 4, (0 + 0.4 + 0.5 + 0.1) / 4]
+    np.testing.assert_allclose(bounds(dataset), expected, rtol=1e-6)
+    test = probe(dataset, random.key(0), steps=2)
+    np.testing.assert_allclose(test.medians, [[0, 0.4], [1, 0.4]])
+    assert set(np.unique(test.x)) == {0, 0.5}
+
+
+def test_every_epoch_deals_new_sequences(digits):
+    """Weights that hardly change cost something else on other sequences."""
+    trained = train(digits.x_train, digits.y_train, epochs=3, rate=1e-12, steps=3)
+    assert len(set(trained.loss[:, 0].tolist())) == 3

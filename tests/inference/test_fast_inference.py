@@ -290,6 +290,18 @@ def test_sweeps_are_billed_step_by_step(method, each):
     np.testing.assert_allclose(end.sweeps, 1 + each * np.arange(5))
 
 
+def test_a_gauss_newton_step_pays_a_sweep_for_each_product_with_the_curvature():
+    """In a linear network the whole step is accepted, so there is one trial."""
+    net = case((6, 8, 8, 4), activation="identity")
+    here = problem(net)
+    xs = activities(net.params, net.x, "identity")[:-1]
+    slopes, branches = here.down(xs, here.errors(xs))
+    _, products = conjugate_gradients(lambda m: here.curvature(branches, m), [-s for s in slopes])
+    end = infer(net.params, net.x, net.y, activation="identity", tolerance=0, most=1)
+    down, trial_up, look_down = 0.5, 0.5, 0.5
+    np.testing.assert_allclose(end.sweeps, [1, 1 + down + products + trial_up + look_down])
+
+
 def test_a_warm_start_at_the_equilibrium_has_nothing_to_do():
     net = case((6, 8, 8, 4))
     cold = infer(net.params, net.x, net.y)

@@ -345,6 +345,26 @@ def test_nothing_is_expected_after_a_fall():
     assert 0.5 < after_a_fall / untaken / (lengths > 0).mean() < 2  # replayed, some oftener
 
 
+def test_practice_takes_the_action_that_is_worth_more_once_it_has_explored():
+    """A rule that says 10 and 20, and counts the targets that differ: those of actions taken.
+
+    The first quarter explores, less and less; then 39 of 40 moves are to be the better one.
+    """
+
+    def counted(params, state, x, y, key):
+        return 0.0, [Layer(params[0].W, 1.0 * (y != told).sum(0))], state
+
+    told = jnp.array([10.0, 20.0])
+    rule = rules.Rule(
+        "counting", lambda key, params: (), counted, lambda params, x: jnp.tile(told, (len(x), 1))
+    )
+    empty = [Layer(jnp.zeros((2, 1)), jnp.zeros(2))]
+    run = {"optimizer": optax.identity(), "moves": 800, "discount": 0.5}
+    (counts,), _ = practise(rule, empty, key=random.key(0), **run)
+    assert counts.b.sum() == 800 * 60
+    assert counts.b[1] > 0.65 * counts.b.sum()
+
+
 def test_practice_uses_the_rule_that_it_is_given():
     start, params, _ = pole_run(
         backprop.rule(activation="sigmoid")._replace(

@@ -463,3 +463,46 @@ def test_a_criterion_can_be_met_and_can_fail(criterion, meets, fails):
     function = getattr(mc.claims, criterion)
     assert function(meets)
     assert not function(fails)
+
+
+# --- What life, healing and breeding are for
+
+
+def test_an_order_is_against_what_is_felt_and_the_change_expected_until_it_arrives():
+    """The mind of a short life, replayed step by step, and what its clocks expect, in numpy."""
+    heat = 0.5 * jnp.cos(2 * jnp.pi * jnp.arange(60.0) / 36)
+    diary = mc.live(key, heat, jnp.full(60, 3.0), noise=0.0, gain=0.05)[2]
+    mind = Mind(jnp.zeros(()), jnp.zeros((mc.CLOCKS, 2)), jnp.full(mc.CLOCKS, 0.5))
+    orders, changes, T = [], [], 0.0
+    for t, felt in enumerate(heat):
+        mind = mc.flow(mind, felt, mc.clocks(float(t)), Paces())
+        angles = 2 * np.pi * np.array([[t], [t + mc.LAG]]) / np.asarray(mc.PERIODS)
+        now, then = (mind.w * np.stack([np.cos(angles), np.sin(angles)], -1)).sum(-1) @ mind.m
+        orders.append(-(0.05 * T + mind.x + then - now))
+        changes.append(then - now)
+        T = diary["T"][t]
+    tolerance = 1e-4
+    np.testing.assert_allclose(diary["u"], orders, atol=tolerance)
+    assert np.abs(changes).max() > 100 * tolerance  # or else leaving them out would not show
+
+
+def test_a_wall_heals_by_a_hundredth_a_step_at_the_set_point_until_it_is_whole():
+    body, walls = Body(jnp.zeros(()), jnp.ones(()), jnp.full((), 0.97), jnp.zeros(mc.LAG)), []
+    for _ in range(5):
+        body = mc.regulate(body, 0.0, 0.0)
+        walls.append(float(body.wall))
+    np.testing.assert_allclose(walls, [0.98, 0.99, 1, 1, 1], rtol=1e-6)
+
+
+def test_the_fittest_fifth_of_a_species_breeds_and_no_other():
+    """Each of 20 genomes has a gene of its own, which tells whose child a child is."""
+    rng, ancestry = np.random.default_rng(0), mc.Ancestry()
+    genomes = [{number: Gene(0, 3, 1.0)} for number in range(20)]
+    scores = rng.permutation(20) + 1.0
+    children = mc.offspring(
+        rng, genomes, scores, [list(range(20))], ancestry, grow=False, mate=False
+    )
+    assert len(children) == 20
+    parents = {number for child in children for number in child}
+    assert len(parents) > 1
+    assert parents <= set(np.flatnonzero(scores > 16))

@@ -626,3 +626,62 @@ def five_seeds(measured):
     """Integers as means over five seeds; other numbers as they are."""
     spread = np.linspace(-0.1, 0.1, 5)
     return {k: v + spread if isinstance(v, int) else v for k, v in measured.items()}
+
+
+# --- Neurons that compete, and structure by all that was seen
+
+# A white image of one pixel drives both neurons in every step, and nothing is learned.
+DRIVEN = Habits(steps=60, peak=1.0, threshold=5.0, fatigue=0.0, total=1.0, timing=Timing(0, 0, 20))
+
+
+def steps_to_fire(drive, habits):
+    """Steps from rest until V <- V exp(-1 / tau) + drive reaches the threshold."""
+    V, steps = 0.0, 0
+    while habits.threshold > V:
+        V, steps = V * np.exp(-1 / habits.tau) + drive, steps + 1
+    return steps
+
+
+def test_a_spike_inhibits_all_other_neurons():
+    """The one driven a little less starts from rest with the other, and so never fires."""
+    rivals = substrate.Cortex(jnp.array([[1.0], [0.95]]), jnp.zeros(2))
+    _, fired = look(rivals, jnp.ones(1), KEY, DRIVEN)
+    assert fired.tolist() == [60 // steps_to_fire(1.0, DRIVEN), 0]
+
+
+def test_who_has_fired_often_needs_more_to_fire():
+    """A tired neuron fires as with a threshold so much higher, and its rival takes its turn."""
+    one = substrate.Cortex(jnp.array([[1.0]]), jnp.array([3.0]))
+    _, fired = look(one, jnp.ones(1), KEY, DRIVEN)
+    assert fired[0] == 60 // steps_to_fire(1.0, DRIVEN._replace(threshold=8.0))
+    rivals = substrate.Cortex(jnp.array([[1.0], [0.95]]), jnp.zeros(2))
+    _, both = look(rivals, jnp.ones(1), KEY, DRIVEN._replace(fatigue=1.0))
+    assert abs(both[0] - both[1]) <= 1
+    assert both.min() > 0
+
+
+def test_structure_is_chosen_by_the_slope_over_all_batches_of_a_round():
+    _, params, there = sparse_case()
+    x, y = random.normal(random.key(1), (1, 3, 4, 3)), random.normal(random.key(2), (1, 3, 4, 2))
+    seen = []
+
+    def score(key, slope):
+        jax.debug.callback(seen.append, slope)
+        return jnp.abs(slope)
+
+    select_structure(
+        backprop.rule(),
+        params,
+        there,
+        x,
+        y,
+        score=score,
+        shares=jnp.zeros(1),
+        optimizer=optax.sgd(0.0),
+        key=KEY,
+    )
+    jax.effects_barrier()
+    _, together, _ = backprop.rule().gradient(params, (), x.reshape(12, 3), y.reshape(12, 2), KEY)
+    assert len(seen) == 2
+    for slope in together:
+        assert any(a.shape == slope.W.shape and np.allclose(a, slope.W) for a in seen)

@@ -283,3 +283,25 @@ def test_criteria_can_be_met_and_can_fail():
     assert not td.moves_more_than_it_computes({"share": np.array([0.9, 0.4, 0.1])})
     assert td.is_cheaper_at_small_batches({"ratio": np.array([0.1, 0.3, 1.4])})
     assert not td.is_cheaper_at_small_batches({"ratio": np.array([3.0, 5.0, 6.0])})
+
+
+PICOJOULES = {  # Horowitz 2014, fig. 1.1.9: an addition and a multiplication
+    "int8": (0.03, 0.2),
+    "int32": (0.1, 3.1),
+    "float16": (0.4, 1.1),
+    "float32": (0.9, 3.7),
+}
+PICOJOULES_FOR_64_BITS = {"8 KB SRAM": 10, "32 KB SRAM": 20, "1 MB SRAM": 100, "DRAM": 1280}
+
+
+@pytest.mark.parametrize("number", td.HOROWITZ.add)
+def test_operations_cost_what_the_source_says(number):
+    add, multiply = PICOJOULES[number]
+    assert td.HOROWITZ.add[number] == pytest.approx(add * 1e-12)
+    assert td.HOROWITZ.multiply[number] == pytest.approx(multiply * 1e-12)
+
+
+@pytest.mark.parametrize("memory", td.HOROWITZ.memory)
+def test_a_byte_costs_an_eighth_of_the_access_to_64_bits_that_the_source_prices(memory):
+    access = td.price({"flops": 0, "transcendentals": 0, "bytes": 8}, memory=memory)
+    assert access.total == pytest.approx(PICOJOULES_FOR_64_BITS[memory] * 1e-12)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from pcbook.__main__ import main, parser
-from pcbook.runs import files
+from pcbook.emergence.energy_efficiency import SIZES, train
+from pcbook.runs import energy, files
 
 # A server that has imported everything forks each run: a start costs a second, not ten.
 server = multiprocessing.get_context("forkserver")
@@ -378,3 +379,29 @@ def test_a_readers_own_images_are_trained_on(tmp_path, runs):
     code, said = runs.finish("own", "--data", str(own), "--batch-size", "5")
     assert code == 0, said
     assert runs.results("own")["weights"].shape == (2, 36, 36)
+
+
+# --- what is trained on, and how
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_a_readers_own_images_are_read_as_rows_of_pixels_from_0_to_1(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    bytes_of = {name: rng.integers(0, 256, (4, 2, 3)) for name in ("x_train", "x_test")}
+    x = {n: b.astype(kind) if kind is np.uint8 else b / 255 for n, b in bytes_of.items()}
+    np.savez(tmp_path / "own.npz", **x, y_train=np.arange(4), y_test=np.arange(4))
+    found = energy.load(str(tmp_path / "own.npz"))
+    for name, images in bytes_of.items():
+        loaded = getattr(found, name)
+        assert loaded.dtype == np.float32
+        np.testing.assert_allclose(loaded, images.reshape(4, 6) / 255, rtol=1e-6)
+
+
+def test_a_run_trains_as_the_chapter_does(one_device):
+    """The same sequences in every epoch, the same seeds and the same step size."""
+    size = SIZES["digits"]
+    digits = size.load()
+    setup = {"rate": size.rate, "epochs": 6, "seeds": range(5), "steps": 4}
+    trained = train(digits.x_train, digits.y_train, **setup)
+    np.testing.assert_allclose(one_device["weights"], trained.params, atol=1e-5)
+    np.testing.assert_allclose(one_device["loss"], trained.loss, rtol=1e-5)

@@ -98,8 +98,6 @@ def test_importing_pcbook_imports_nothing_heavy():
 
 # The chapters whose claims have neither a criterion in code nor a control: to become empty.
 BY_HAND = {
-    "emergence/energy_controls",
-    "emergence/energy_efficiency",
     "foundations/graph",
 }
 

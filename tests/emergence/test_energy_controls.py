@@ -17,6 +17,7 @@ from pcbook.emergence.energy_controls import (
     TWO_LAYERS,
     VARIANTS,
     Conclusions,
+    claims,
     conclude,
     early_stop,
     error_units,
@@ -259,3 +260,62 @@ def test_watch_trains_on_four_fifths_of_every_class_and_on_no_image_twice(digits
     np.testing.assert_allclose(shares, 0.8, atol=0.02)
     twice = len(digits.x_train) - len(np.unique(digits.x_train, axis=0))
     assert len(images) - len(np.unique(images, axis=0)) <= twice
+
+
+# --- the criteria of the claims ---
+
+ONES = np.ones(5)
+NONE = dict.fromkeys(claims.CANNOT_PREDICT, 0.1 * ONES)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "meets", "fails"),
+    [
+        (
+            claims.has_twice_as_many_error_units,
+            {"trained": 50 * ONES, "unconnected": 25 * ONES},
+            {"trained": 50 * ONES, "unconnected": 25 * ONES + (np.arange(5) == 0)},
+        ),
+        (
+            claims.tells_those_that_predict,
+            {"trained": ONES, **NONE},
+            {"trained": ONES - 0.3 * (np.arange(5) == 0), **NONE},
+        ),
+        *(
+            (
+                claims.tells_those_that_predict,
+                {"trained": ONES, **NONE},
+                {"trained": ONES, **NONE, name: -0.3 * ONES},
+            )
+            for name in claims.CANNOT_PREDICT
+        ),
+        (
+            claims.are_rare_in_random_order,
+            {"trained": 12 * ONES, "random": 3 * ONES},
+            {"trained": 12 * ONES, "random": 4 * ONES},
+        ),
+        (
+            claims.saves_nothing_without_units,
+            {"left": 20 * ONES},
+            {"left": 20 * ONES + 10 * (np.arange(5) == 0)},
+        ),
+        (
+            claims.stops_before_half,
+            {"stopped": 4 * ONES, "full": 9 * ONES},
+            {"stopped": 5 * ONES, "full": 9 * ONES},
+        ),
+        (
+            claims.predict_alike,
+            {"surprise": 11, "decoded": 51},
+            {"surprise": 11, "decoded": 49},
+        ),
+        (
+            claims.predict_alike,
+            {"surprise": 11, "decoded": 51},
+            {"surprise": 9, "decoded": 51},
+        ),
+    ],
+)
+def test_each_criterion_can_be_met_and_can_fail(criterion, meets, fails):
+    assert criterion(meets)
+    assert not criterion(fails)

@@ -1,18 +1,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from cases import as_a_reader_runs_it, use_float64
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import random
 
-from pcbook import data
+from pcbook import data, rules
 from pcbook.emergence.energy_efficiency import (
     COSTS,
     RECURRENT,
     SIZES,
     bounds,
+    claims,
     correlation,
     decode,
     drive,
@@ -31,6 +33,7 @@ from pcbook.emergence.energy_efficiency import (
     preactivations,
     prediction_units,
     probe,
+    rule,
     run,
     sequences,
     train,
@@ -362,6 +365,18 @@ def test_first_step_of_adam_is_the_sign_of_the_gradient_times_the_rate():
     assert max(along) > 0.009
 
 
+def test_training_takes_the_step_that_all_trainings_take():
+    """The sequences of one epoch, learned by `rules.step` from what `rules.begin` makes."""
+    x, y = six_images().x_train, six_images().y_train
+    trained = train(x, y, epochs=1, rate=0.01, steps=2, batch_size=3)
+    learner, optimizer = rule(RECURRENT), optax.adam(0.01)
+    carry = rules.begin(learner, optimizer, jnp.asarray(trained.path[0, 0]), random.key(0))
+    rows = sequences(random.fold_in(random.key(0), 1), y, steps=2)
+    carry, loss = rules.step(learner.gradient, optimizer)(carry, (x[rows], None, None))
+    np.testing.assert_allclose(carry[0], trained.params[0], rtol=1e-6)
+    np.testing.assert_allclose(loss, trained.loss[0, 0], rtol=1e-6)
+
+
 def test_a_seed_gives_the_same_alone_and_beside_others(digits):
     setup = {"epochs": 3, "rate": 1e-3, "steps": 3}
     alone = train(digits.x_train, digits.y_train, seeds=[4], **setup)
@@ -478,3 +493,102 @@ def test_every_epoch_deals_new_sequences(digits):
     """Weights that hardly change cost something else on other sequences."""
     trained = train(digits.x_train, digits.y_train, epochs=3, rate=1e-12, steps=3)
     assert len(set(trained.loss[:, 0].tolist())) == 3
+
+
+# --- the criteria of the claims ---
+
+CURVE = np.linspace(0.17, 0.15, 10)[:, None] + np.zeros(5)
+ONES = np.ones(5)
+
+
+def one(value, rest):
+    """Five networks of which the first differs."""
+    return np.array([value, *4 * [rest]])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "meets", "fails"),
+    [
+        (
+            claims.is_below_median,
+            {"preactivation": np.vstack([0.3 * ONES, CURVE[1:]]), "median": 0.18},
+            {"preactivation": np.vstack([CURVE[:9], one(0.19, 0.15)]), "median": 0.18},
+        ),
+        (
+            claims.falls_on,
+            {"preactivation": CURVE},
+            {"preactivation": np.vstack([CURVE[:9], one(0.16, 0.15)])},
+        ),
+        (
+            claims.closes_most_of_the_gap,
+            {"small": 60 * ONES, "full": 90 * ONES},
+            {"small": 60 * ONES, "full": one(101, 90)},
+        ),
+        (
+            claims.closes_most_of_the_gap,
+            {"small": 51 * ONES, "full": 90 * ONES},
+            {"small": one(49, 60), "full": 90 * ONES},
+        ),
+        (
+            claims.resembles_the_coming_digit,
+            {"own": 0.95 * ONES, "others": 0.6 * ONES},
+            {"own": one(0.8, 0.95), "others": 0.6 * ONES},
+        ),
+        (
+            claims.resembles_the_coming_digit,
+            {"own": 0.95 * ONES, "others": 0.6 * ONES},
+            {"own": 0.95 * ONES, "others": one(0.8, 0.6)},
+        ),
+        (
+            claims.announces_the_coming_digit,
+            {"decoded": 60 * ONES, "untrained": 10},
+            {"decoded": one(40, 60), "untrained": 10},
+        ),
+        (
+            claims.announces_the_coming_digit,
+            {"decoded": 60 * ONES, "untrained": 10},
+            {"decoded": 60 * ONES, "untrained": 30},
+        ),
+        (
+            claims.are_at_the_edge,
+            {"quiet": 0.05 * ONES, "typical": 0.28},
+            {"quiet": one(0.1, 0.05), "typical": 0.28},
+        ),
+        (
+            claims.saves_no_more_when_lesioned,
+            {"intact": 0.02 * ONES, "lesioned": 0.001 * ONES},
+            {"intact": 0.02 * ONES, "lesioned": one(0.003, 0.001)},
+        ),
+        (claims.changes_nothing, {"more": one(0.4, -0.4)}, {"more": one(-0.6, 0)}),
+        (
+            claims.is_surprised,
+            {"more": 30 * ONES, "untrained": -2 * ONES},
+            {"more": one(10, 30), "untrained": -2 * ONES},
+        ),
+        (
+            claims.is_surprised,
+            {"more": 30 * ONES, "untrained": -2 * ONES},
+            {"more": 30 * ONES, "untrained": one(-6, 0)},
+        ),
+        (
+            claims.grows_within_a_quarter,
+            {"begun": 10, "done": 30, "epochs": 100},
+            {"begun": 10, "done": 35, "epochs": 100},
+        ),
+        (claims.ends_at_the_published_share, {"ratio": 0.85 * ONES}, {"ratio": one(0.87, 0.8)}),
+        (claims.has_as_many_units_as_published, {"units": one(25, 30)}, {"units": one(31, 28)}),
+        (
+            claims.is_silenced,
+            {"ratio": 4 * ONES, "fires": 0.3 * ONES},
+            {"ratio": one(2, 4), "fires": 0.3 * ONES},
+        ),
+        (
+            claims.is_silenced,
+            {"ratio": 4 * ONES, "fires": 0.3 * ONES},
+            {"ratio": 4 * ONES, "fires": one(0.4, 0.3)},
+        ),
+    ],
+)
+def test_each_criterion_can_be_met_and_can_fail(criterion, meets, fails):
+    assert criterion(meets)
+    assert not criterion(fails)

@@ -13,11 +13,13 @@ The same measures then ask other networks, other orders and other ways to stop t
 (after Ali, Ahmad, de Groot, van Gerven & Kietzmann 2022).
 
 `context` has the two tests, `conclusions` what follows from a trained network, `stopping` the
-rules for stopping, `networks` the other networks, and `variants` trains them.
+rules for stopping, `networks` the other networks, `variants` trains them, and `claims` has the
+criteria of the chapter's claims.
 
 Chapter: book/emergence/energy_controls.ipynb
 """
 
+from pcbook.emergence.energy_controls import claims
 from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude, table
 from pcbook.emergence.energy_controls.context import Surprise, error_units, surprise, swapped
 from pcbook.emergence.energy_controls.networks import (
@@ -45,6 +47,7 @@ __all__ = [
     "Stop",
     "Stopping",
     "Surprise",
+    "claims",
     "conclude",
     "early_stop",
     "error_units",

@@ -15,11 +15,13 @@ input that is about to arrive. Prediction is not asked for: it is how energy is 
     a = preactivations(trained.params[0], images[sequences(key, labels)])
 
 Arrays of a sequence are (steps, batch, units). `images` and `orders` make the sequences,
-`network` has the equations, `training` lowers the energy, `measures` asks what was learned.
+`network` has the equations, `training` lowers the energy, `measures` asks what was learned, and
+`claims` has the criteria of the chapter's claims.
 
 Chapter: book/emergence/energy_efficiency.ipynb
 """
 
+from pcbook.emergence.energy_efficiency import claims
 from pcbook.emergence.energy_efficiency.arrays import Numbers
 from pcbook.emergence.energy_efficiency.images import SIZES, Size, pooled
 from pcbook.emergence.energy_efficiency.measures import (
@@ -60,6 +62,7 @@ from pcbook.emergence.energy_efficiency.training import (
     advance,
     check_training,
     init_state,
+    rule,
     seed_keys,
     train,
 )
@@ -82,6 +85,7 @@ __all__ = [
     "advance",
     "bounds",
     "check_training",
+    "claims",
     "correlation",
     "deck",
     "decode",
@@ -103,6 +107,7 @@ __all__ = [
     "preactivations",
     "prediction_units",
     "probe",
+    "rule",
     "run",
     "seed_keys",
     "sequences",

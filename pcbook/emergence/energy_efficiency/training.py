@@ -125,8 +125,8 @@ def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
 def rule(network: Network, loss: str = "pre") -> Rule:
     """The learning rule that saves energy: backprop through time, by hand where there is one.
 
-    Its `x` (steps, batch, pixels) are sequences, and it has no target: `y` is None. Its
-    prediction are the preactivations. Raises ValueError for an unknown loss.
+    Its `x` are sequences, (steps, batch, pixels), and `y` is None, for there is no target. Its
+    output are the preactivations, (steps, batch, units). Raises ValueError for an unknown loss.
     """
     lookup(COSTS, loss=loss)
 
@@ -145,7 +145,7 @@ def init_state(network: Network, pixels: int, keys: Key[Array, " seeds"]):
 
     def init_one(key):
         params = network.init(random.fold_in(key, 0), pixels)
-        return begin(rule(network), optax.adam(1.0), params, key)  # the same at every rate
+        return begin(rule(network), optax.adam(1.0), params, key)  # Adam's memory is 0 at any rate
 
     return jax.vmap(init_one)(keys)
 

@@ -100,7 +100,6 @@ def test_importing_pcbook_imports_nothing_heavy():
 BY_HAND = {
     "emergence/energy_controls",
     "emergence/energy_efficiency",
-    "foundations/graph",
     "inference/fast_inference",
     "inference/inference_learning",
     "inference/queries_and_forgetting",

@@ -39,7 +39,7 @@ from pcbook.core.network import (
     predictor,
 )
 from pcbook.core.relaxation import Number, Settled, relax
-from pcbook.core.rules import Rule
+from pcbook.core.rules import Comparison, Rule
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
 from pcbook.store.data import Dataset
@@ -114,7 +114,8 @@ def errors(
     """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
 
     With no target, `y` None, the output is free and takes on its prediction: e_L = 0. The
-    precision is one for all outputs or, with the squared error, one for each.
+    precision is one for all outputs or, with the squared error, one for each. Raises
+    ValueError for a target that does not fit.
     """
     return errors_from_firing(params, xs, firing(xs, activation), y, loss, precision)
 
@@ -129,6 +130,8 @@ def errors_from_firing(
 ) -> Activities:
     """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
     *mus, mu = [predict(layer, r) for layer, r in zip(params, rs)]
+    if y is not None:
+        check_width("y", y, mu.shape[1], "output", len(mu))
     slope = lookup(LOSSES, loss=loss).slope
     output = jnp.zeros_like(mu) if y is None else -precision * slope(mu, y)
     return [*(x - m for x, m in zip(xs[1:], mus)), output]
@@ -190,8 +193,6 @@ def infer(
     precision <= 0, an unknown name, or a shape that does not fit.
     """
     check_inference(steps, rate, precision)
-    if y is not None:
-        check_width("y", y, len(params[-1].b), "output", len(x))
     start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
     settled = relaxed(
         params,
@@ -276,7 +277,6 @@ def infer_input(
     e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
     """
     check_inference(steps, rate, 1.0)
-    check_width("y", y, len(params[-1].b), "output")
     clamps = Clamps(jnp.tile(prior, (len(y), 1)), y)
     return settle(chain(activation, prior=1.0), params, clamps, steps=steps, rate=rate).state[0]
 
@@ -328,6 +328,14 @@ def reaches_closed_form(m: Measurement) -> bool:
 def is_as_accurate(m: Measurement) -> bool:
     """Whether the mean accuracy, in percent, is less than one point below backprop's."""
     return bool(np.mean(m["backprop"]) - np.mean(m["coding"]) < 1)
+
+
+def beside_backprop(comparison: Comparison, rule: str) -> Measurement:
+    """The accuracies of a rule and of backprop in percent, and the interval of their difference."""
+    reached = dict(zip(comparison.names, 100 * comparison.reached()))
+    gap = comparison.difference(rule, "backprop")
+    accuracies = {"backprop": reached["backprop"], "coding": reached[rule]}
+    return accuracies | {"low": 100 * gap.low, "high": 100 * gap.high}
 
 
 def last_layer_rule() -> Rule:

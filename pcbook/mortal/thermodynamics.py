@@ -318,7 +318,7 @@ def price(
 @criterion("landauer-erasure")
 def costs_a_bit(m: Measurement) -> bool:
     """Whether no work is below the bound, by 3 standard errors, and the slowest is near kT ln 2."""
-    above = (m["work"] > m["bound"] - 3 * m["error"]).all()
+    above = (m["work"] >= m["bound"] - 3 * m["error"]).all()
     return bool(above and m["work"][-1] < 1.1 * math.log(2))
 
 

@@ -217,24 +217,6 @@ def _check_control(claim: Claim, measurement, control) -> bool | None:
     return met
 
 
-def check_by_hand(id: str, measured: str, *, holds: bool, condition: str = "") -> None:
-    """Show a claim whose chapter has not been brought to criteria and controls.
-
-    The verdict is "holds", "holds if `condition`", or "does not hold". Raises ValueError
-    for an id that is not in the ledger. Chapters that use it are listed in
-    tests/book/test_house.py; the last one to be rewritten takes it along.
-    """
-    claim = _find(id)
-    verdict = "does not hold" if not holds else f"holds if {condition}" if condition else "holds"
-    rows = {
-        "Claim": f"{claim.sentence} [{claim.source.partition(',')[0]}]",
-        "Criterion": claim.criterion,
-        "Measured": measured,
-        "Verdict": verdict,
-    }
-    _show(rows, {"id": id, "measured": measured, "verdict": verdict})
-
-
 # --- the card ---
 
 
@@ -252,11 +234,10 @@ def card_rows(claim: Claim, measured: Mapping[str, str], verdict: str) -> dict[s
     return {name: text for name, text in rows.items() if text}
 
 
-def _show(rows, result, measured=None):
+def _show(rows, result, measured):
     """Display a card. What was measured goes into the metadata, which nbval does not compare."""
     metadata = {"scrapbook": {"name": f"claim:{result['id']}", "mime_prefix": ""}}
-    if measured is not None:
-        metadata["pcbook"] = {"rows": [list(row) for row in measured.items()]}
+    metadata["pcbook"] = {"rows": [list(row) for row in measured.items()]}
     display(
         {
             "text/plain": "\n".join(f"{name + ':':10} {text}" for name, text in rows.items()),

@@ -96,11 +96,6 @@ def test_importing_pcbook_imports_nothing_heavy():
 
 # --- claims ---
 
-# The chapters whose claims have neither a criterion in code nor a control: to become empty.
-BY_HAND = {
-    "foundations/graph",
-}
-
 
 @pytest.fixture(scope="module")
 def criteria():
@@ -108,13 +103,6 @@ def criteria():
     for chapter in CHAPTERS:
         importlib.import_module(f"pcbook.{chapter.replace('/', '.')}")
     return claims.criteria()
-
-
-def test_only_the_chapters_listed_check_claims_by_hand():
-    def code(page):
-        return "".join(cell.source for cell in cells(page))
-
-    assert {name for name, page in CHAPTERS.items() if "check_by_hand" in code(page)} == BY_HAND
 
 
 def test_every_claim_that_is_not_under_review_has_a_criterion(criteria):

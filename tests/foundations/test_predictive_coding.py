@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from pcbook import backprop, predictive_coding
+from pcbook import backprop, predictive_coding, rules
 from pcbook.core.network import ACTIVATIONS, LOSSES, activities, forward
 from pcbook.core.rules import accuracy, angle, fit
 from pcbook.foundations.predictive_coding import (
@@ -35,6 +35,7 @@ from pcbook.foundations.predictive_coding import (
     velocities,
     weight_gradients,
 )
+from pcbook.store import claims
 from pcbook.store.data import Dataset
 
 
@@ -545,3 +546,67 @@ def test_input_and_target_that_do_not_fit_are_named(call):
             assert f"y has shape {shape}: must be (5, 2), 2 being the width of the output" in str(
                 error.value
             )
+
+
+# --- The criteria of the claims, and their controls
+
+
+@pytest.mark.parametrize(
+    ("claim", "meets", "fails"),
+    [
+        ("pc-equilibrated-energy", {"distance": [1e-6, 1e-5]}, [{"distance": [1e-6, 1e-3]}]),
+        (
+            "pc-as-accurate-as-backprop",
+            {"backprop": [95.0, 97.0], "coding": [95.0, 96.0]},
+            [{"coding": [94.0, 95.0]}],
+        ),
+        (
+            "pc-variance-ratio",
+            {"at_256": 0.3, "slope": -1.0},
+            [{"at_256": 2.0}, {"slope": -0.7}, {"slope": -1.3}],
+        ),
+        ("pc-label-leakage", {"accuracy": [10.0, 12.0]}, [{"accuracy": [90.0, 95.0]}]),
+    ],
+)
+def test_a_criterion_can_be_met_and_can_fail(claim, meets, fails):
+    criterion = claims.criteria()[claim]
+    assert criterion(meets) is True
+    assert [criterion(meets | change) for change in fails] == [False] * len(fails)
+
+
+def test_the_exponent_is_that_of_the_medians_from_16_to_256():
+    ratios = (1, 16, 64, 256, 1024)
+    angles = jnp.array([[40.0, 40.0, 40.0], *([8 / r, 16 / r, 900 / r] for r in ratios[1:])])
+    found = predictive_coding.measure_fall(ratios, angles)
+    assert found["slope"] == pytest.approx(-1)
+    assert (found["at_1"], found["at_256"]) == (40, 16 / 256)
+
+
+def test_the_rule_of_the_last_layer_leaves_the_others_alone():
+    example = case((3, 4, 2))
+    rule = predictive_coding.last_layer_rule()
+    ours = rule.gradient(example.params, (), example.x, example.y, random.key(0))
+    theirs = backprop.rule().gradient(example.params, (), example.x, example.y, random.key(0))
+    assert ours[0] == theirs[0]
+    assert not ours[1][0].W.any()
+    assert not ours[1][0].b.any()
+    assert_close(ours[1][1], theirs[1][1])
+
+
+def test_the_nearest_mean_is_that_of_the_training_images():
+    x_train = np.array([[0, 0], [0, 2], [10, 0], [10, 2]], np.float32)
+    x_test = np.array([[1, 1], [9, 1], [2, 5], [6, 1]], np.float32)
+    labels, answers = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    dataset = Dataset(x_train, labels, x_test, answers)
+    assert predictive_coding.nearest_mean(dataset) == 0.75
+
+
+def test_a_rule_stands_beside_backprop_in_percent_with_the_interval_of_the_difference():
+    accuracies = np.array([[[[0.9], [0.8]]], [[[0.8], [0.6]]]])  # (rules, rates, seeds, epochs)
+    names, work = ("backprop", "coding"), np.ones(2)
+    compared = rules.Comparison(names, (0.1,), accuracies, accuracies, work, 1, 3)
+    found = predictive_coding.beside_backprop(compared, "coding")
+    np.testing.assert_allclose(found["backprop"], [90, 80])
+    np.testing.assert_allclose(found["coding"], [80, 60])
+    mean, half = -15, 12.7062 * np.std([10, 20], ddof=1) / np.sqrt(2)
+    np.testing.assert_allclose((found["low"], found["high"]), (mean - half, mean + half), 1e-4)

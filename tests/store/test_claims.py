@@ -269,25 +269,3 @@ def test_ledger_of_the_book_is_of_the_form():
     ledger = claims.ledger()
     assert ledger
     assert all(key == claim.id for key, claim in ledger.items())
-
-
-# --- chapters without criteria ---
-
-
-@pytest.mark.parametrize(
-    ("holds", "condition", "verdict"),
-    [
-        (True, "", "holds"),
-        (True, "it is linear", "holds if it is linear"),
-        (False, "it is linear", "does not hold"),
-    ],
-)
-def test_by_hand_the_chapter_says_the_verdict(shown, holds, condition, verdict):
-    claims.check_by_hand("sure", "-0.3 ± 0.1", holds=holds, condition=condition)
-    assert shown[0][0]["text/plain"].splitlines() == [
-        "Claim:     Energy < 0 & rising. [someone2024]",
-        "Criterion: It is below zero.",
-        "Measured:  -0.3 ± 0.1",
-        f"Verdict:   {verdict}",
-    ]
-    assert shown[0][0][claims.MIME] == {"id": "sure", "measured": "-0.3 ± 0.1", "verdict": verdict}

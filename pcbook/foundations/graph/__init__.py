@@ -17,11 +17,13 @@ waits for a signal from the far end of the graph, and none knows that there is o
     loss, gradient = graph.value_and_grad(loss)(params, x, y)        after
 
 `program` reads and runs a computation, `dependencies` follows what depends on what, `choose` and
-`cut` make a graph of a loss, `methods` learn along it, `describe` and `drawing` show it.
+`cut` make a graph of a loss, `methods` learn along it, `describe` and `drawing` show it, `claims`
+are judged in the chapter.
 
 Chapter: book/foundations/graph.ipynb
 """
 
+from pcbook.foundations.graph import claims
 from pcbook.foundations.graph.describe import Trace, Vertex, trace
 from pcbook.foundations.graph.drawing import draw
 from pcbook.foundations.graph.methods import (
@@ -38,6 +40,7 @@ __all__ = [
     "Trace",
     "Vertex",
     "activities",
+    "claims",
     "draw",
     "errors",
     "predictions",

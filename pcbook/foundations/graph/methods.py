@@ -4,16 +4,14 @@
 what predictive coding reads and writes at each vertex.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pcbook.core.checks import lookup
+from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.models import Model
 from pcbook.core.network import LOSSES
 from pcbook.core.relaxation import Settled, relax
@@ -282,17 +280,10 @@ METHODS = {
 
 def _check(method, steps, rate):
     """Raise ValueError unless the method is known and its numbers make sense for it."""
-    if method not in METHODS:
-        raise ValueError(f"method = {method!r}: must be one of {', '.join(map(repr, METHODS))}")
-    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < math.inf:
-        raise ValueError(f"rate = {rate!r}: must be a positive number")
-    if method == "z-il" and steps is not None:
-        raise ValueError(f"steps = {steps!r}: must be left out for z-il, whose front passes once")
-    if method == "inference-learning" and steps is None:
-        raise ValueError(
-            "steps = None: must be given for inference-learning; 20 is usual, at rate=0.1"
-        )
-    if steps is not None and (
-        isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1
-    ):
-        raise ValueError(f"steps = {steps!r}: must be an integer of at least 1")
+    lookup(METHODS, method=method)
+    check_positive(rate=rate)
+    if method == "z-il":
+        allowed = "left out for z-il, whose front passes once"
+        check_number(allowed, lambda given: given is None, steps=steps)
+    elif method == "inference-learning" or steps is not None:
+        check_count(steps=steps)

@@ -274,6 +274,7 @@ def reference():
     return race([backprop.rule(), again, predictive_coding.rule(steps=3)])
 
 
+@pytest.mark.slow
 def test_comparison_has_a_cell_for_every_rule_rate_seed_and_epoch():
     assert reference().names == ("backprop", "again", "predictive coding")
     assert reference().rates == (1e-4, 0.03)

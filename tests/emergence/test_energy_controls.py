@@ -139,6 +139,7 @@ def test_early_stop_says_what_is_wrong():
         early_stop(np.ones(3), 0)
 
 
+@pytest.mark.slow
 def test_watch_holds_out_what_it_watches_and_judges_by_what_it_never_saw(digits):
     seen = watch(digits, epochs=10, every=5, rate=1e-3, seeds=[0, 1])
     np.testing.assert_array_equal(seen.epochs, [0, 5, 10])
@@ -229,6 +230,7 @@ def test_vary_concludes_and_random_order_leaves_no_surprise(digits):
     assert (found.fast > 20).all()
 
 
+@pytest.mark.slow
 def test_gradients_of_every_variant_are_finite():
     for network in NETWORKS.values():
         params = network.init(random.key(0), 5)

@@ -79,6 +79,7 @@ def test_ascending_sequences_count_on_by_one_and_start_over(counts, steps, seed)
     assert (np.diff(labels[rows], axis=0) % len(counts) == 1 % len(counts)).all()
 
 
+@pytest.mark.slow
 @few
 @given(counts, st.sampled_from((2, 7)), st.sampled_from(("ascending", "either way", "random")))
 def test_no_image_is_dealt_twice(counts, steps, order):
@@ -414,6 +415,7 @@ def test_the_hand_written_gradient_trains_as_jax_s_does(digits, loss):
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_saving_energy_predicts_where_there_is_an_order_and_not_where_there_is_none(digits):
     setup = {"epochs": 400, "rate": 3e-3, "seeds": range(3)}
     found = {}

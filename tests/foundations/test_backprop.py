@@ -38,6 +38,7 @@ def mean_loss(case):
     return lambda params: LOSSES[case.loss](forward(params, case.x, case.activation), case.y).mean()
 
 
+@pytest.mark.slow
 @few
 @given(cases())
 def test_gradient_is_what_value_and_grad_returns(case):

@@ -102,6 +102,7 @@ def case(name):
 # ------------------------------------------------------------------- exactly backprop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_fixed_prediction_and_z_il_are_backprop(name):
     assert_backprop(*case(name))
@@ -211,6 +212,7 @@ def assert_near(update, expected, tolerance):
     assert off < tolerance * max(1, optax.global_norm(expected))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(graphs())
 def test_they_are_backprop_on_random_graphs(parts):
@@ -224,6 +226,7 @@ def test_they_are_backprop_on_random_graphs(parts):
         assert_near(update, expected, 1e-10)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(graphs(), st.sampled_from([0.3, 0.7]))
 def test_at_any_rate_fixed_prediction_comes_to_rest_at_backprop(parts, rate):
@@ -249,6 +252,7 @@ def test_fixed_prediction_needs_as_many_steps_as_the_graph_is_deep_and_not_one_l
     assert off(depth + 1) < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(4, 3, 5, 2), (2, 6, 4, 4, 3, 1)])
 @settings(max_examples=20, deadline=None)
 @given(rate=st.floats(0.05, 1.5))
@@ -344,6 +348,7 @@ def test_the_finer_the_scalar_graph_is_cut_the_longer_its_errors_travel(vertices
 # ------------------------------------------------------------------- locality
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_method_of_update_is_local(name):
     """A weight's update moves with its own two ends, and with nothing else."""
@@ -384,6 +389,7 @@ def test_on_a_chain_each_weight_has_one_vertex_above_and_one_below():
     assert found.read_by_loss == (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_updates_of_all_methods_are_local_products_of_their_errors(name):
     """Z-IL and fixed prediction return (dmu/dW)^T e with their own errors, and no more."""
@@ -852,6 +858,7 @@ for method in ("z-il", "fixed-prediction"):
 """
 
 
+@pytest.mark.slow
 def test_sharded_over_two_devices_it_is_the_same():
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",

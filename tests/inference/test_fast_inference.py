@@ -143,6 +143,7 @@ def test_conjugate_gradients_solve_what_dense_algebra_solves():
 # --- The equilibrium
 
 
+@pytest.mark.slow
 @few
 @given(cases(("identity",), ("squared error",), least=3))
 def test_closed_form_is_at_rest_and_has_the_equilibrated_energy(case):

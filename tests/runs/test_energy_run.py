@@ -18,7 +18,8 @@ import pytest
 
 from pcbook.__main__ import main, parser
 from pcbook.emergence.energy_efficiency import SIZES, train
-from pcbook.runs import energy, files
+from pcbook.runs import energy
+from pcbook.runs.checkpoints import Checkpoints
 
 # A server that has imported everything forks each run: a start costs a second, not ten.
 server = multiprocessing.get_context("forkserver")
@@ -189,7 +190,7 @@ def test_a_foreign_checkpoint_is_refused(runs, stopped):
 
 def test_a_checkpoint_made_by_other_code_is_refused(tmp_path):
     entry = {"commit": "abc", "code": {"pcbook/runs/energy.py": "another"}, "parts": {}}
-    checkpoints = files.Checkpoints(tmp_path, {"seeds": [0]})
+    checkpoints = Checkpoints(tmp_path, {"seeds": [0]})
     checkpoints.save(4, {"params": np.ones(3)}, [entry])
     with pytest.raises(ValueError, match=r"4 was made by other code \(pcbook/runs/energy.py chang"):
         checkpoints.latest(lambda epoch: {"params": np.zeros(3)})

@@ -84,13 +84,6 @@ def use_float64(on: bool = True):
 
 
 @contextmanager
-def exact():
-    """Numbers in float64, for identities that hold to rounding."""
-    with use_float64():
-        yield
-
-
-@contextmanager
 def as_a_reader_runs_it():
     """Without the tests' own check of annotations, so that the package's errors are seen."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import exact, use_float64
+from cases import use_float64
 from jax import random
 
 from pcbook import backprop, predictive_coding
@@ -34,7 +34,7 @@ def holds(question):
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, case, cases, exact, fewer
+from cases import assert_close, case, cases, fewer, use_float64
 from hypothesis import given
 
 from pcbook.core.energy import Clamps, contrast, define, settle, settle_then_learn
@@ -14,7 +14,7 @@ from pcbook.inference.queries_and_forgetting import hidden_causes
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

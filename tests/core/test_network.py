@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import SMOOTH, as_a_reader_runs_it, assert_close, case, cases, exact, few
+from cases import SMOOTH, as_a_reader_runs_it, assert_close, case, cases, few, use_float64
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import random
@@ -21,7 +21,7 @@ from pcbook.core.network import (
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import as_a_reader_runs_it, assert_close, exact
+from cases import as_a_reader_runs_it, assert_close, use_float64
 from jax import random
 
 from pcbook.core.relaxation import UNROLLED, relax
@@ -12,7 +12,7 @@ from pcbook.core.relaxation import UNROLLED, relax
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from cases import as_a_reader_runs_it, assert_close, exact, random_like, use_float64
+from cases import as_a_reader_runs_it, assert_close, random_like, use_float64
 from jax import random
 
 from pcbook import backprop, predictive_coding
@@ -33,7 +33,7 @@ from pcbook.store.data import Dataset, digits
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -10,7 +10,6 @@ from cases import (
     case,
     cases,
     dot,
-    exact,
     few,
     random_like,
     slope_along,
@@ -25,7 +24,7 @@ from pcbook.core.network import ACTIVATIONS, LOSSES, activities, forward
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

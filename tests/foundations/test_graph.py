@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import exact
+from cases import use_float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax, random
@@ -28,7 +28,7 @@ EXACT = ("z-il", "fixed-prediction")
 
 @pytest.fixture(autouse=True, scope="module")
 def in_float64():
-    with exact():
+    with use_float64():
         yield
 
 

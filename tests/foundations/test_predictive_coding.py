@@ -10,7 +10,6 @@ from cases import (
     case,
     cases,
     dot,
-    exact,
     few,
     fewer,
     random_like,
@@ -41,7 +40,7 @@ from pcbook.store.data import Dataset
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import SMOOTH, as_a_reader_runs_it, assert_close, case, cases, exact, few, fewer
+from cases import SMOOTH, as_a_reader_runs_it, assert_close, case, cases, few, fewer, use_float64
 from hypothesis import given
 from jax import random
 from jax.flatten_util import ravel_pytree
@@ -31,7 +31,7 @@ each_method = pytest.mark.parametrize("method", ITERATIVE)
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -9,10 +9,10 @@ from cases import (
     assert_close,
     case,
     cases,
-    exact,
     few,
     fewer,
     random_like,
+    use_float64,
 )
 from hypothesis import given
 from jax import random
@@ -40,7 +40,7 @@ from pcbook.inference.inference_learning import (
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

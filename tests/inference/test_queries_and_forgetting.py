@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import as_a_reader_runs_it, assert_close, case, exact, random_like
+from cases import as_a_reader_runs_it, assert_close, case, random_like, use_float64
 from jax import random
 
 from pcbook import backprop, claims, predictive_coding, queries_and_forgetting, rules
@@ -29,7 +29,7 @@ from pcbook.inference.queries_and_forgetting import (
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import as_a_reader_runs_it, exact
+from cases import as_a_reader_runs_it, use_float64
 from jax import random
 from scipy.linalg import solve_discrete_lyapunov
 
@@ -214,7 +214,7 @@ def test_what_is_torn_out_is_gone_and_the_rest_is_not():
 
 
 def test_a_life_and_a_search_for_food_run_in_double_precision():
-    with exact():
+    with use_float64():
         key = random.key(0)
         heat = mc.weather(key, 50)
         body, mind, diary = mc.live(key, heat, jnp.full(50, 3.0), budget=50.0)

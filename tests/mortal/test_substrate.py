@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import as_a_reader_runs_it, assert_close, case, exact
+from cases import as_a_reader_runs_it, assert_close, case, use_float64
 from jax import random
 
 from pcbook import backprop, network, predictive_coding, rules, substrate
@@ -43,7 +43,7 @@ KEY = random.key(0)
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with exact():
+    with use_float64():
         yield
 
 

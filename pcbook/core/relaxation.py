@@ -8,7 +8,7 @@ graph, neurons move in spikes or without a clock.
 """
 
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
@@ -60,10 +60,7 @@ def relax(
     start, and when a speed is not finite. Raises ValueError for steps < 0, rate <= 0, a
     tolerance outside [0, 1), or a trajectory with a tolerance.
     """
-    check_number(
-        "an integer of at least 0", lambda n: isinstance(n, Integral) and n >= 0, steps=steps
-    )
-    check_positive(rate=rate)
+    _check(steps, rate)
     if tolerance is not None:
         check_share(tolerance=tolerance)
         if trajectory:
@@ -78,13 +75,48 @@ def relax(
     if tolerance is not None:
         return _until_rest(flow, move, start, memory, steps, tolerance)
 
-    def step(carry, _):
-        state, memory = carry
+    def step(state, memory):
         vs, memory = flow(state, memory)
-        state = move(state, vs)
+        return move(state, vs), memory
+
+    return _repeat(step, start, memory, steps, trajectory)
+
+
+def relax_towards(
+    target: Callable[[Any], Any],
+    start: Any,
+    *,
+    steps: int,
+    rate: Number,
+    trajectory: bool = False,
+) -> Settled:
+    """Relax with the velocity target(x) - x: a step of rate 1 ends on the target, exactly.
+
+    `target(state)` has the structure of the state. Raises ValueError for steps < 0 or rate <= 0.
+    """
+    _check(steps, rate)
+    whole = isinstance(rate, Real) and rate == 1
+
+    def step(state, memory):
+        end = target(state)
+        return end if whole else jax.tree.map(lambda x, y: x + rate * (y - x), state, end), memory
+
+    return _repeat(step, start, None, steps, trajectory)
+
+
+def _check(steps, rate):
+    check_number(
+        "an integer of at least 0", lambda n: isinstance(n, Integral) and n >= 0, steps=steps
+    )
+    check_positive(rate=rate)
+
+
+def _repeat(step, start, memory, steps, trajectory) -> Settled:
+    def one(carry, _):
+        state, memory = step(*carry)
         return (state, memory), state if trajectory else None
 
-    (state, memory), path = lax.scan(step, (start, memory), length=steps, unroll=steps <= UNROLLED)
+    (state, memory), path = lax.scan(one, (start, memory), length=steps, unroll=steps <= UNROLLED)
     if trajectory:
         path = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), start, path)
     return Settled(state, memory, steps, False, path)

@@ -7,7 +7,7 @@ import pytest
 from cases import as_a_reader_runs_it, assert_close, use_float64
 from jax import random
 
-from pcbook.core.relaxation import UNROLLED, relax
+from pcbook.core.relaxation import UNROLLED, relax, relax_towards
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -93,6 +93,28 @@ def test_memory_moves_along_with_the_state(tolerance):
         x = x + 0.5 * random.normal(now, x.shape)
     assert_close(settled.state, x)
     assert settled.memory[1] == 9 + (tolerance is not None)  # the velocity at the end is known
+
+
+@pytest.mark.parametrize("rate", [0.3, 1, 1.0])
+def test_towards_a_target_is_the_relaxation_with_the_distance_to_it_as_velocity(rate):
+    start = {"x": jnp.array([[1.0, 3.0]]), "y": jnp.array([[0.1]])}
+
+    def target(state):
+        return {"x": 0.5 * state["x"] + state["y"], "y": jnp.cos(state["y"])}
+
+    def velocity(state):
+        return jax.tree.map(jnp.subtract, target(state), state)
+
+    found = relax_towards(target, start, steps=5, rate=rate, trajectory=True)
+    expected = relax(velocity, start, steps=5, rate=rate, trajectory=True)
+    jax.tree.map(assert_close, found.path, expected.path)
+    jax.tree.map(assert_close, found.state, expected.state)
+
+
+def test_a_step_of_rate_one_ends_on_the_target_exactly():
+    start, target = jnp.array([[0.1, 1e20]]), jnp.array([[0.7, 0.3]])
+    found = relax_towards(lambda x: target, start, steps=1, rate=1)
+    np.testing.assert_array_equal(found.state, target)
 
 
 def test_it_is_differentiable_and_takes_a_traced_rate():

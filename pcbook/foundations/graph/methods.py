@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.models import Model
 from pcbook.core.network import LOSSES
-from pcbook.core.relaxation import Settled, relax
+from pcbook.core.relaxation import Settled, relax, relax_towards
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations.graph.cut import Graph
 
@@ -191,12 +191,8 @@ def _fixed_prediction(graph, steps, rate):
 
 def _relax_errors(held, graph, steps, rate, trajectory=False) -> Settled:
     """Relax all errors towards what their children send, de/dt = -e + sent."""
-
-    def velocity(es):
-        return [sent - e for e, sent in zip(es, held.send(es))]
-
     steps = graph.depth if steps is None else steps
-    return relax(velocity, held.start, steps=steps, rate=rate, trajectory=trajectory)
+    return relax_towards(held.send, held.start, steps=steps, rate=rate, trajectory=trajectory)
 
 
 class _Held(NamedTuple):

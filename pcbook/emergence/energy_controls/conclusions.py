@@ -51,6 +51,6 @@ def table(rows: dict[str, Conclusions]) -> str:
     heads = zip(*([*name.split("_"), ""][:2] for name in Conclusions._fields))
     lines = [f"{'':{width}}{''.join(f'{word:>10}' for word in words)}".rstrip() for words in heads]
     for name, found in rows.items():
-        cells = "".join(f"{f'{round(v.mean())} ± {round(v.std())}':>10}" for v in found)
+        cells = "".join(f"{f'{round(v.mean())} ± {round(v.std(ddof=1))}':>10}" for v in found)
         lines.append(f"{name:{width}}{cells}")
     return "\n".join(lines)

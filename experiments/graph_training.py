@@ -20,7 +20,7 @@ import optax
 from jax import lax, random
 from runner import run
 
-from pcbook import data, graph, models
+from pcbook import data, graph, models, rules
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5
@@ -83,6 +83,9 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
 
     learn = jax.value_and_grad(loss) if options is None else graph.value_and_grad(loss, **options)
 
+    def gradient(params, state, x, y, key):
+        return *learn(params, x, y), state
+
     def accuracy(params, part):
         return (scores(params, part[0]).argmax(-1) == part[1]).mean()
 
@@ -91,20 +94,18 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
         init_key, key = random.split(key)
         optimizer = optax.adam(rate)
         params = init(init_key)
+        learn_from = rules.step(gradient, optimizer)
 
-        def step(state, key):
-            params, memory = state
+        def draw(carry, key):
             rows = random.randint(key, (batch,), 0, len(x))
-            _, update = learn(params, x[rows], y[rows])
-            update, memory = optimizer.update(update, memory)
-            return (optax.apply_updates(params, update), memory), None
+            return learn_from(carry, (x[rows], y[rows], key))
 
-        def stretch(state, keys):
-            state, _ = lax.scan(step, state, keys)
-            return state, jnp.stack([accuracy(state[0], part) for part in held_out])
+        def stretch(carry, keys):
+            carry, _ = lax.scan(draw, carry, keys)
+            return carry, jnp.stack([accuracy(carry[0], part) for part in held_out])
 
         keys = random.split(key, (checks, steps // checks))
-        return lax.scan(stretch, (params, optimizer.init(params)), keys)[1]
+        return lax.scan(stretch, (params, (), optimizer.init(params)), keys)[1]
 
     return train
 

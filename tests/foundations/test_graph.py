@@ -213,7 +213,7 @@ def assert_near(update, expected, tolerance):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_they_are_backprop_on_random_graphs(parts):
     loss, params, x = build(*parts)

@@ -21,6 +21,8 @@ from pcbook.emergence.energy_efficiency import SIZES, train
 from pcbook.runs import energy
 from pcbook.runs.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 # A server that has imported everything forks each run: a start costs a second, not ten.
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["pcbook.runs.energy", "orbax.checkpoint", "sklearn.datasets"])

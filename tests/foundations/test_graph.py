@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 
 import equinox as eqx
 import flax.linen as nn
@@ -561,8 +560,7 @@ def test_compare_puts_the_rule_beside_others(model):
         graph.rule(model, method="inference-learning", steps=5, rate=0.1),
     ]
     plan = {"rates": (0.001, 0.01), "seeds": 2, "epochs": 2, "batch_size": 16, "key": KEY}
-    with warnings.catch_warnings(action="ignore"):  # two rates, two epochs
-        found = rules.compare(trained, model, FEW, **plan)
+    found = rules.compare(trained, model, FEW, **plan)
     assert found.names[1:] == (
         f"fixed-prediction, {model.name}",
         f"inference-learning, {model.name}",

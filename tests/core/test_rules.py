@@ -782,14 +782,17 @@ def test_interval_covers_the_mean_as_often_as_it_says_with_five_seeds():
 @pytest.mark.parametrize(
     ("values", "least", "expected"),
     [
-        ([3.0, 4.0, 5.0], 1, True),  # the standard error is 1 / sqrt(3)
+        ([3.0, 4.0, 5.0], 1, True),  # the interval is 4 +- 4.30 / sqrt(3)
         ([3.0, 4.0, 5.0], 4, False),
-        ([-1.0, 2.0, 5.0], 1, False),  # a mean of 2 and a standard error of sqrt(3)
+        ([2.5, 4.0, 5.5], 1, True),  # 4 +- 3.73
+        ([2.3, 4.0, 5.7], 1, False),  # 4 +- 4.22, though two standard errors are 1.96
         ([2.0, float("nan"), 2.0], 1, False),
     ],
 )
-def test_a_mean_exceeds_a_threshold_and_two_standard_errors(values, least, expected):
+def test_a_mean_exceeds_a_threshold_and_its_interval_zero(values, least, expected):
     assert exceeds(np.array(values), least) is expected
+    if np.isfinite(values).all() and np.mean(values) > least:
+        assert (scipy.stats.ttest_1samp(values, 0).confidence_interval().low > 0) == expected
 
 
 def test_interval_of_one_value_is_refused():

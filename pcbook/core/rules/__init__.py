@@ -21,6 +21,7 @@ from pcbook.core.rules.rule import (
     r_squared,
     stateless,
     step,
+    verify,
     without_biases,
 )
 from pcbook.core.rules.training import Fit, History, fit, learn
@@ -42,5 +43,6 @@ __all__ = [
     "r_squared",
     "stateless",
     "step",
+    "verify",
     "without_biases",
 ]

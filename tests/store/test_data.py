@@ -115,7 +115,7 @@ def test_what_numpy_can_read_becomes_arrays_of_floats_and_labels():
 
 @pytest.mark.parametrize("kind", [str, complex, object])
 def test_pixels_must_be_real_numbers(kind):
-    with as_a_reader_runs_it(), pytest.raises(ValueError, match="x_test has dtype .*real numbers"):
+    with as_a_reader_runs_it(), pytest.raises(ValueError, match=r"x_test has dtype .*real numbers"):
         dataset(x_test=np.ones((2, 3)).astype(kind))
 
 

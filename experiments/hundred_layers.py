@@ -28,7 +28,7 @@ def train(rule, rate):
     history = rules.fit(rule, MODEL.init(key), data.digits(), key=key, **training).history
     return {
         "loss": [round(float(loss), 4) for loss in history.loss],
-        "test accuracy": [round(float(share), 3) for share in history.accuracy],
+        "test accuracy": [round(float(share), 3) for share in history.score],
     }
 
 

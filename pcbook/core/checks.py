@@ -38,7 +38,7 @@ def check_count(**named: Any) -> None:
     """Raise ValueError for a named number that is not an integer of at least 1."""
     check_number(
         "an integer of at least 1",
-        lambda value: isinstance(value, Integral) and value >= 1,
+        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= 1,
         **named,
     )
 

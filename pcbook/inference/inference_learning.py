@@ -250,7 +250,7 @@ def aligns_better(m: Measurement) -> bool:
 @criterion("il-online")
 @criterion("il-drift")
 def errs_less(m: Measurement) -> bool:
-    """Whether the test error, in percent, is lower by over one point and two standard errors."""
+    """Whether the test error, in percent, is lower by over one point, and its interval above 0."""
     return exceeds(m["ahead"], 1)
 
 

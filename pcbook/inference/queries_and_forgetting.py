@@ -336,7 +336,7 @@ def recalls_the_conditional_mean(m: Measurement) -> bool:
 
 @criterion("qf-turns")
 def errs_less(m: Measurement) -> bool:
-    """Whether the test error, in percent, is lower by over one point and two standard errors."""
+    """Whether the test error, in percent, is lower by over one point, and its interval above 0."""
     return exceeds(m["ahead"], 1)
 
 
@@ -356,5 +356,5 @@ def prevents_forgetting(m: Measurement) -> bool:
 
 @criterion("qf-pole")
 def balances_longer(m: Measurement) -> bool:
-    """Whether episodes are longer by more than five moves and two standard errors."""
+    """Whether episodes are longer by over five moves, and their interval above 0."""
     return exceeds(m["ahead"], 5)

@@ -47,8 +47,9 @@ CIFAR10_MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
 class Dataset:
     """Images flattened to rows of pixels in [0, 1], with the label of each row.
 
-    Raises ValueError for an empty set, values that are not finite, widths or numbers of
-    rows that differ, and labels that are not integers from 0.
+    Lists, data frames and the like become NumPy arrays, and integer pixels float32, as they
+    are: divide 0 to 255 by 255. Raises ValueError for an empty set, values that are not finite,
+    widths or numbers of rows that differ, and labels that are not integers from 0.
     """
 
     x_train: Float[np.ndarray, "train pixels"]
@@ -58,7 +59,11 @@ class Dataset:
 
     def __post_init__(self):
         for split in ("train", "test"):
-            check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
+            x, y = (np.asarray(getattr(self, f"{name}_{split}")) for name in "xy")
+            x = x.astype(np.float32) if x.dtype.kind in "biu" else x
+            check_split(split, x, y)
+            object.__setattr__(self, f"x_{split}", x)
+            object.__setattr__(self, f"y_{split}", y)
         if self.x_train.shape[1] != self.x_test.shape[1]:
             raise ValueError(
                 f"x_test has {self.x_test.shape[1]} pixels: must be {self.x_train.shape[1]}, "
@@ -76,6 +81,8 @@ def check_split(split: str, x, y) -> None:
         raise ValueError(
             f"x_{split} has shape {x.shape}: must be (images, pixels) with at least one image"
         )
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"x_{split} has dtype {x.dtype}: must be real numbers")
     if not np.isfinite(x).all():
         raise ValueError(
             f"x_{split} holds {(~np.isfinite(x)).sum()} values that are not finite: all must be"

@@ -21,7 +21,7 @@ def test_what_is_no_positive_number_is_named_with_its_value(value):
     assert str(error.value) == f"rate = {value!r}: must be a positive number"
 
 
-@pytest.mark.parametrize("value", [0, -3, 1.5, 2.0, "2", None, float("nan")])
+@pytest.mark.parametrize("value", [0, -3, 1.5, 2.0, "2", None, True, float("nan")])
 def test_what_is_no_count_is_named_with_its_value(value):
     with pytest.raises(ValueError) as error:
         check_count(steps=value)

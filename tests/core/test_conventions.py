@@ -202,7 +202,8 @@ def test_accuracy_is_that_of_the_forward_pass(rule):
 @holds("How are learning rates chosen?")
 def test_each_rule_has_the_rate_that_is_best_on_images_held_out():
     validation = np.array([[0.1, 0.9], [0.9, 0.1]]).reshape(2, 2, 1, 1)
-    result = Comparison(("one", "other"), (0.01, 0.1), validation, 1 - validation, np.ones(2), 1, 1)
+    test = 1 - validation
+    result = Comparison(("one", "other"), (0.01, 0.1), validation, test, test, np.ones(2), 1, 1)
     assert list(result.best) == [1, 0]
     assert "0.01" in result.table()
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 
 import equinox as eqx
 import flax.linen as nn
@@ -14,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from cases import use_float64
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax, random
@@ -560,8 +560,7 @@ def test_compare_puts_the_rule_beside_others(model):
         graph.rule(model, method="inference-learning", steps=5, rate=0.1),
     ]
     plan = {"rates": (0.001, 0.01), "seeds": 2, "epochs": 2, "batch_size": 16, "key": KEY}
-    with warnings.catch_warnings(action="ignore"):  # two rates, two epochs
-        found = rules.compare(trained, model, FEW, **plan)
+    found = rules.compare(trained, model, FEW, **plan)
     assert found.names[1:] == (
         f"fixed-prediction, {model.name}",
         f"inference-learning, {model.name}",
@@ -569,6 +568,88 @@ def test_compare_puts_the_rule_beside_others(model):
     np.testing.assert_array_equal(found.test[0], found.test[1])
     assert not found.diverged.any()
     assert found.work[0] < found.work[1] < found.work[2]
+
+
+def of_equinox():
+    def build(key):
+        return eqx.nn.MLP(64, 10, 8, 1, key=key)
+
+    static = eqx.partition(build(KEY), eqx.is_array)[1]
+    return models.Model(
+        "equinox",
+        lambda key: eqx.filter(build(key), eqx.is_array),
+        lambda params, x: jax.vmap(eqx.combine(params, static))(x),
+    )
+
+
+def of_linen():
+    module = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(10)])
+    return models.Model("linen", lambda key: module.init(key, jnp.ones((1, 64))), module.apply)
+
+
+def of_nnx():
+    def build(key):
+        rngs = nnx.Rngs(key)
+        return nnx.Sequential(nnx.Linear(64, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 10, rngs=rngs))
+
+    definition = nnx.split(build(KEY))[0]
+    return models.Model(
+        "nnx",
+        lambda key: nnx.split(build(key))[1],
+        lambda params, x: nnx.merge(definition, params)(x),
+    )
+
+
+def of_plain_jax():
+    def draw(key):
+        a, b = random.split(key)
+        return {"in": random.normal(a, (64, 8)) / 8, "out": random.normal(b, (8, 10)) / 3}
+
+    return models.Model("plain", draw, lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [of_equinox, of_linen, of_nnx, of_plain_jax])
+def test_a_model_of_any_library_enters_fit_and_compare(build):
+    model = build()
+    rule = graph.rule(model, "cross entropy", method="z-il")
+    theirs = by_jax(model, network.LOSSES["cross entropy"])
+    plan = {"epochs": 2, "batch_size": 16, "key": KEY}
+    fits = [
+        rules.fit(each, model.init(KEY), FEW, optimizer=optax.adam(0.01), **plan)
+        for each in (rule, theirs)
+    ]
+    assert distance(fits[0].params, fits[1].params) < 1e-5
+    assert distance(fits[0].params, model.init(KEY)) > 1e-2
+    found = rules.compare([rule, theirs], model, FEW, rates=(0.01,), seeds=2, **plan)
+    np.testing.assert_array_equal(found.test[0], found.test[1])
+
+
+@pytest.mark.parametrize("method", EXACT)
+def test_a_module_that_holds_functions_learns_by_the_one_changed_line(method):
+    module = eqx.nn.MLP(8, 2, 8, 2, activation=jax.nn.gelu, key=KEY)
+    x = draw((4, 8))
+
+    def loss(module, x):
+        return (jax.vmap(module)(x) ** 2).sum()
+
+    ours = graph.value_and_grad(loss, method=method)(module, x)
+    theirs = eqx.filter_value_and_grad(loss)(module, x)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    assert distance(ours, theirs) < 1e-10
+    assert eqx.apply_updates(module, ours[1]).activation is module.activation
+
+
+def test_functions_among_several_arguments_stay_where_they_are():
+    def loss(x, layers, scale):
+        return (scale * layers["act"](x @ layers["W"])).sum()
+
+    layers = {"act": jnp.tanh, "W": draw((3, 2))}
+    _, (scale, update) = graph.value_and_grad(loss, argnums=(2, 1))(draw((4, 3)), layers, 2.0)
+    weights = jax.grad(lambda W: loss(draw((4, 3)), layers | {"W": W}, 2.0))(layers["W"])
+    assert update["act"] is None
+    assert distance(update["W"], weights) < 1e-12
+    assert distance(scale, loss(draw((4, 3)), layers, 1.0)) < 1e-12
 
 
 # ------------------------------------------------------------------- what JAX functions may do

@@ -338,7 +338,7 @@ def test_on_labels_drawn_by_lot_accuracy_stays_at_chance():
         key=random.key(0),
     )
     # 1,000 fair draws of 1 in 4: five standard deviations are 0.07.
-    assert abs(trained.history.accuracy - 0.25).max() < 0.07
+    assert abs(trained.history.score - 0.25).max() < 0.07
     learned = accuracy(
         rule.predict, trained.params, jnp.asarray(images[:200]), jnp.asarray(labels[:200])
     )
@@ -603,7 +603,7 @@ def test_the_nearest_mean_is_that_of_the_training_images():
 def test_a_rule_stands_beside_backprop_in_percent_with_the_interval_of_the_difference():
     accuracies = np.array([[[[0.9], [0.8]]], [[[0.8], [0.6]]]])  # (rules, rates, seeds, epochs)
     names, work = ("backprop", "coding"), np.ones(2)
-    compared = rules.Comparison(names, (0.1,), accuracies, accuracies, work, 1, 3)
+    compared = rules.Comparison(names, (0.1,), accuracies, accuracies, accuracies, work, 1, 3)
     found = predictive_coding.beside_backprop(compared, "coding")
     np.testing.assert_allclose(found["backprop"], [90, 80])
     np.testing.assert_allclose(found["coding"], [80, 60])

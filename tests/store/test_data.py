@@ -104,6 +104,21 @@ def test_data_that_do_not_fit_are_named_with_what_would(changes, message):
     assert message in str(error.value)
 
 
+def test_what_numpy_can_read_becomes_arrays_of_floats_and_labels():
+    with as_a_reader_runs_it():
+        found = dataset(x_train=[[0, 1, 2]] * 4, x_test=np.ones((2, 3), np.uint8), y_test=[0, 1])
+    assert isinstance(found.x_train, np.ndarray)
+    assert found.x_train.dtype == found.x_test.dtype == np.float32
+    np.testing.assert_array_equal(found.x_train, [[0, 1, 2]] * 4)
+    np.testing.assert_array_equal(found.y_test, [0, 1])
+
+
+@pytest.mark.parametrize("kind", [str, complex, object])
+def test_pixels_must_be_real_numbers(kind):
+    with as_a_reader_runs_it(), pytest.raises(ValueError, match=r"x_test has dtype .*real numbers"):
+        dataset(x_test=np.ones((2, 3)).astype(kind))
+
+
 # --- Files, made here, of the formats that are downloaded
 
 

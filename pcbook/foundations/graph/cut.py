@@ -15,7 +15,8 @@ from pcbook.foundations.graph.choose import choose
 class Graph:
     """A loss at its arguments, as a program, with its vertices.
 
-    `values` are the arrays that are learned, `shapes` those of the vertices.
+    `values` are the arrays that are learned, `shapes` those of the vertices. A function among
+    what is learned, such as the activation of an equinox module, stays as it is.
     """
 
     def __init__(
@@ -31,11 +32,12 @@ class Graph:
         _check(loss, vertices)
         numbers = _numbers(argnums, len(args))
         self._alone = isinstance(argnums, (int, np.integer))
-        self.values, self._structure = jax.tree.flatten(tuple(args[n] for n in numbers))
+        self._leaves, self._structure = jax.tree.flatten(tuple(args[n] for n in numbers))
+        self.values = [leaf for leaf in self._leaves if not _is_function(leaf)]
         _check_learned(self.values, argnums)
 
         def flat(*values):
-            learned = dict(zip(numbers, jax.tree.unflatten(self._structure, values)))
+            learned = dict(zip(numbers, self._fill(values, lambda function: function)))
             out = loss(*(learned.get(n, arg) for n, arg in enumerate(args)), **kwargs)
             return _value_and_aux(out, has_aux)
 
@@ -54,9 +56,15 @@ class Graph:
         return outs[0], jax.tree.unflatten(self._aux, outs[1:])
 
     def as_learned(self, gradient: list):
-        """A gradient in `values`, shaped as the arguments that are learned."""
-        shaped = jax.tree.unflatten(self._structure, gradient)
+        """A gradient in `values`, shaped as the arguments that are learned; None for functions."""
+        shaped = self._fill(gradient, lambda function: None)
         return shaped[0] if self._alone else shaped
+
+    def _fill(self, values, keep: Callable):
+        """The learned arguments with other `values`, and `keep(function)` for each function."""
+        values = iter(values)
+        leaves = [keep(leaf) if _is_function(leaf) else next(values) for leaf in self._leaves]
+        return jax.tree.unflatten(self._structure, leaves)
 
     @cached_property
     def depths(self) -> list[int]:
@@ -90,6 +98,11 @@ def _numbers(argnums, count: int) -> list[int]:
             f"argnums = {argnums!r}: must name some of the {count} positional arguments"
         )
     return [n % count for n in numbers]
+
+
+def _is_function(leaf) -> bool:
+    """Whether a leaf is a function, and no array."""
+    return callable(leaf) and not hasattr(leaf, "dtype")
 
 
 def _check_learned(values: list, argnums) -> None:

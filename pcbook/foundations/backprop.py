@@ -86,7 +86,9 @@ def rule_with_feedback(
         return layer._replace(W=agreement * layer.W + math.sqrt(1 - agreement**2) * noise)
 
     def init(key, params):
-        return [mix(layer, k) for layer, k in zip(params, random.split(key, len(params)))]
+        # A key that `network.init` splits draws the weights: here a key that no split gives.
+        keys = random.split(random.fold_in(key, 2**32 - 1), len(params))
+        return [mix(layer, k) for layer, k in zip(params, keys)]
 
     name = f"feedback that agrees by {agreement:g}"
     return Rule(name, init, _gradient_with_feedback(activation, loss), predictor(activation))

@@ -128,7 +128,7 @@ def _reader(hint) -> Callable:
         return _sequence(origin, _reader(inner[0]))
     if origin in (dict, Mapping):
         return _mapping(_reader(inner[1]))
-    if hint is Callable or origin is Callable:
+    if hint is Callable or origin is Callable or getattr(hint, "_is_protocol", False):
         return _callable
     if hint is NoneType:
         return _none
@@ -259,8 +259,6 @@ def _callable(name, value, sizes):
 def _scalar(kind, words):
     def read(name, value, sizes):
         if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
-            _refuse(name, value, words)
-        if isinstance(value, Real) and math.isnan(value):
             _refuse(name, value, words)
         return value
 

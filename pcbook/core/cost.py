@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from pcbook.core.arguments import checked
 from pcbook.core.jaxprs import run_operation, scan_bounds
 
 
+@checked
 def count(function, *args) -> dict[str, float]:
     """What `function(*args)` does, by XLA's count of the compiled program.
 
@@ -94,6 +96,7 @@ def _loop(params, inputs) -> tuple[list, list]:
     return state, [turns - 1, *within]
 
 
+@checked
 def products(function, *args) -> int:
     """Multiplications in the matrix products and convolutions of `function(*args)`.
 

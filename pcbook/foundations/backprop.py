@@ -21,6 +21,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_width, lookup
 from pcbook.core.network import (
     ACTIVATIONS,
@@ -36,6 +37,7 @@ from pcbook.core.network import (
 from pcbook.core.rules import Rule, stateless
 
 
+@checked
 @cache
 def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
     """Learn by backprop: up with the activity, down with the blame, then update.
@@ -53,6 +55,7 @@ def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
     return Rule("backprop", stateless, gradient, predictor(activation))
 
 
+@checked
 def deltas(
     params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: str = "tanh"
 ) -> Activities:
@@ -64,11 +67,13 @@ def deltas(
     return ds
 
 
+@checked
 def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
 
 
+@checked
 def rule_with_feedback(
     agreement: float, activation: str = "tanh", loss: str = "squared error"
 ) -> Rule:
@@ -106,6 +111,7 @@ def _gradient_with_feedback(activation, loss):
     return gradient
 
 
+@checked
 def rule_without_pause(overwritten: float, activation: str = "tanh") -> Rule:
     """Backprop in a network that does not hold still while the blame travels.
 
@@ -136,6 +142,7 @@ def _gradient_without_pause(activation):
 IDLE, FORWARD, BACKWARD = 0, 1, 2
 
 
+@checked
 def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
     """What each of `depth` layers does in the 2 * depth ticks that one image takes.
 
@@ -148,6 +155,7 @@ def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
     return work
 
 
+@checked
 def reach(gradient, params: Params, key) -> Float[np.ndarray, "changed layers"]:
     """How far a change is felt: which updates move when the weights of one layer are redrawn.
 

@@ -34,6 +34,7 @@ from jax import lax, random
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_number, check_positive
 from pcbook.core.cost import count
 from pcbook.core.relaxation import Number
@@ -65,6 +66,7 @@ class Erasure(NamedTuple):
         return (self.x[-1] > 0).mean()
 
 
+@checked
 def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
     """The `wall` between the wells, 1 to 0, and the `tilt`, 0 to 1, at the share s of the time.
 
@@ -77,6 +79,7 @@ def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
     return wall, tilt
 
 
+@checked
 def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
     """U = height (x^4 - 2 wall x^2) - force tilt x, in kT.
 
@@ -86,6 +89,7 @@ def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
     return height * (x**4 - 2 * wall * x**2) - force * tilt * x
 
 
+@checked
 def erase(
     key: Key[Array, ""],
     time: Number,
@@ -135,6 +139,7 @@ def _erase(key, time, height, force, dt, particles, moments):
     return Erasure(*(jnp.concatenate([a[None], b]) for a, b in zip(start, path)))
 
 
+@checked
 def least_work(success: Number) -> float:
     """Landauer's bound for an erasure that does not always succeed, in kT.
 
@@ -150,6 +155,7 @@ def least_work(success: Number) -> float:
 # ---------------------------------------------------------------------------- Jarzynski's equality
 
 
+@checked
 def stiffen(
     key: Key[Array, ""],
     time: Number,
@@ -189,6 +195,7 @@ def _stiffen(key, time, start, end, particles, steps):
     return lax.scan(jump, (x, jnp.zeros_like(x)), each)[0][1]
 
 
+@checked
 def mean_work(
     time: float | int, *, steps: int = 100, start: float | int = 1.0, end: float | int = 4.0
 ) -> float:
@@ -209,6 +216,7 @@ def mean_work(
     return float(work)
 
 
+@checked
 def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarray, "..."]:
     """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
     work = np.asarray(work, float)
@@ -266,6 +274,7 @@ class Energy(NamedTuple):
         return self.total / landauer(temperature)
 
 
+@checked
 def landauer(temperature: float | int = 300) -> float:
     """Landauer's bound kT ln 2, in joules: the least work to erase a bit at `temperature` (K).
 
@@ -275,6 +284,7 @@ def landauer(temperature: float | int = 300) -> float:
     return BOLTZMANN * temperature * math.log(2)
 
 
+@checked
 def energy_of(
     function, *args, memory: str = "DRAM", number: str = "float32", prices: Prices = HOROWITZ
 ) -> Energy:
@@ -286,6 +296,7 @@ def energy_of(
     return price(count(function, *args), memory=memory, number=number, prices=prices)
 
 
+@checked
 def price(
     cost: Mapping[str, float | int],
     *,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax, nn
 from jaxtyping import Array, Bool, Float, Int
 
+from pcbook.core.arguments import checked
 from pcbook.emergence.energy_efficiency import (
     RECURRENT,
     Network,
@@ -18,11 +19,13 @@ from pcbook.emergence.energy_efficiency import (
 )
 
 
+@checked
 def swapped(test: Probe, step: int) -> Int[Array, "steps n"]:
     """The rows of `test` with the image at `step` (from 0) exchanged for one of another class."""
     return test.rows.at[step].set(test.rows[step, elsewhere(test.classes[step])])
 
 
+@checked
 def error_units(
     W: Float[Numbers, "units units"], test: Probe, step: int = 8, threshold: float = 2.576
 ) -> Bool[Array, "classes units"]:
@@ -61,6 +64,7 @@ class Surprise(NamedTuple):
     effect: Float[Array, ""]
 
 
+@checked
 def surprise(params, test: Probe, network: Network = RECURRENT) -> Surprise:
     """What it costs that an image comes where another class was due."""
     wrong = test.images[in_wrong_context(test.rows, test.classes[-1])]

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import nn, random
 
+from pcbook.core.arguments import checked
 from pcbook.emergence.energy_efficiency import Network, init
 
 
@@ -43,6 +44,7 @@ BIAS_ONLY = Network(
 )
 
 
+@checked
 def latent(units: int) -> Network:
     """The recurrent network with so many more `units`, which no pixel drives."""
 
@@ -109,6 +111,7 @@ LSTM = Network(
 )
 
 
+@checked
 def leaky(leak: float) -> Network:
     """Units in continuous time, one Euler step for each image: a = (1 - leak) a + h W + x.
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Float, Int
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_count
 from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude
 from pcbook.emergence.energy_efficiency import (
@@ -30,6 +31,7 @@ class Stop(NamedTuple):
     best: int
 
 
+@checked
 def early_stop(losses: Float[Numbers, " evaluations"], patience: int) -> Stop:
     """Stop once the held-out loss has not been lower for `patience` evaluations in a row.
 
@@ -58,6 +60,7 @@ class Stopping(NamedTuple):
     conclusions: Conclusions
 
 
+@checked
 def watch(
     dataset: Dataset, *, epochs: int, rate: float, every: int = 5, seeds: Sequence[int] = (0,)
 ) -> Stopping:

@@ -19,6 +19,8 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
+from pcbook.core.arguments import checked
+
 OUTSIDE, SENSE, ACT, INSIDE = range(4)
 BURN_IN = 200  # steps after which the start is forgotten
 
@@ -28,6 +30,7 @@ MUTUAL = np.array(
 )
 
 
+@checked
 def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4"]:
     """Draw the couplings A[i, j] from variable j to variable i one step later.
 
@@ -40,6 +43,7 @@ def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4
     return 0.9 * A / np.abs(np.linalg.eigvals(A)).max()
 
 
+@checked
 def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Array, "steps n"]:
     """Simulate z(t + 1) = A z(t) + noise of variance 1, and drop the first BURN_IN steps."""
 
@@ -51,6 +55,7 @@ def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Arr
     return lax.scan(step, jnp.zeros(len(A)), noises)[1][BURN_IN:]
 
 
+@checked
 def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
     """Stationary covariance of inside, outside, and the blanket now and up to `past` steps before.
 
@@ -70,6 +75,7 @@ def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
     return np.block(blocks)[np.ix_(picked, picked)]
 
 
+@checked
 def windows(z: Float[np.ndarray, "steps 4"], past: int) -> Float[np.ndarray, "samples n"]:
     """Inside and outside at each step, with the blanket then and `past` steps back."""
     blanket = z[:, [SENSE, ACT]]
@@ -77,6 +83,7 @@ def windows(z: Float[np.ndarray, "steps 4"], past: int) -> Float[np.ndarray, "sa
     return np.concatenate([z[past:, [INSIDE, OUTSIDE]], *back], 1)
 
 
+@checked
 def shared(C: Float[np.ndarray, "n n"]) -> float:
     """Information (nats) that the first two Gaussian variables share, given all the others.
 

@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Key
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_number
 from pcbook.core.relaxation import Number
 
@@ -104,6 +105,7 @@ def expect(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""]:
     return ((mind.w * hands).sum(-1) * mind.m).sum()
 
 
+@checked
 def free_energy(
     mind: Mind, s: Number, hands: Float[Array, "clocks 2"], price: float = PRICE
 ) -> Float[Array, ""]:
@@ -135,6 +137,7 @@ def remove_synapses(mind: Mind, cut: Float[Array, " clocks"]) -> Mind:
 # --- body
 
 
+@checked
 def regulate(body: Body, heat: Number, command: Number, lethal: Number = LETHAL) -> Body:
     """Warm the body by the outer `heat` and the heat commanded LAG steps ago; wear the wall."""
     T = body.T * (1 - 1 / TAU) + heat + body.heat[0]
@@ -152,6 +155,7 @@ def metabolise(body: Body, meal: Number, u: Number, m: Array, budget: Number) ->
 # --- weather
 
 
+@checked
 def weather(key: Key[Array, ""], steps: int, regular: Number = 1.0) -> Float[Array, " steps"]:
     """Draw the outer heat (degrees a step): a day and a tide of random amplitude and phase.
 
@@ -187,6 +191,7 @@ def born(budget: Number) -> tuple[Body, Mind]:
     return body, Mind(jnp.zeros(()), jnp.zeros((CLOCKS, 2)), jnp.full(CLOCKS, SIZE_AT_BIRTH))
 
 
+@checked
 def live(
     key: Key[Array, ""],
     heat: Float[Array, " steps"],
@@ -252,6 +257,7 @@ def observe(body: Body, mind: Mind) -> dict[str, Array]:
 # --- measures
 
 
+@checked
 def swing(height: float, period: float, gain: float) -> float:
     """Amplitude (degrees) of a body that acts by reflex alone, under a heat of one period.
 
@@ -262,6 +268,7 @@ def swing(height: float, period: float, gain: float) -> float:
     return height / abs(np.exp(1j * w) - 1 + 1 / TAU + gain * np.exp(-1j * w * LAG))
 
 
+@checked
 def variety(values: Float[np.ndarray, " n"], width: float) -> float:
     """Entropy (bits) of numbers that are told apart to within `width`."""
     _, counts = np.unique(np.round(np.asarray(values) / width), return_counts=True)

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_number
 from pcbook.core.relaxation import Number
 
@@ -38,11 +39,13 @@ MANNERS = {
 }
 
 
+@checked
 def plenty(place: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
     """Food (energy a step) at a place of the square [-1/2, 1/2)^2."""
     return RICHEST * jnp.exp(-(place**2).sum(-1) / (2 * REACH**2))
 
 
+@checked
 def forage(
     key: Key[Array, ""], manner: Manner, *, steps: int, noise: Number = 0.01
 ) -> tuple[Float[Array, "steps 2"], Float[Array, " steps"]]:
@@ -73,6 +76,7 @@ def forage(
     return lax.scan(step, carry, moments)[1]
 
 
+@checked
 def lifetimes(
     food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: float = 1.0
 ) -> Float[np.ndarray, " creatures"]:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from pcbook.core.arguments import checked
+
 XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0], float)
 IN, BIAS, OUT = (0, 1), 2, 3  # nodes; hidden nodes are numbered from 4
 JITTER = 2.5  # the most that a mutation changes a weight
@@ -128,6 +130,7 @@ def distance(a: Genome, b: Genome) -> float:
     return len(a.keys() ^ b.keys()) + 0.4 * gap
 
 
+@checked
 def fitness(genome: Genome) -> float:
     """(4 - sum of errors)^2 on XOR: 16 is perfect."""
     x, y = XOR
@@ -140,6 +143,7 @@ def solves(genome: Genome) -> bool:
     return bool(((respond(genome, x) > 0.5) == y).all())
 
 
+@checked
 def evolve(
     seed: int,
     *,

@@ -18,6 +18,7 @@ from jax import lax, random
 from jaxtyping import Array, Float, Key
 
 from pcbook.core import network
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_number
 from pcbook.core.network import Params
 from pcbook.core.relaxation import Number
@@ -25,6 +26,7 @@ from pcbook.core.rules import Rule, accuracy, learn
 from pcbook.store.data import Dataset
 
 
+@checked
 def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
     """Draw a chip: the gain exp(spread N(0, 1)) of each of its synapses and biases.
 
@@ -39,11 +41,13 @@ def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
     )
 
 
+@checked
 def on(chip: Params, params: Params) -> Params:
     """The effective parameters: gains times the parameters written to the chip."""
     return jax.tree.map(jnp.multiply, chip, params)
 
 
+@checked
 def in_the_loop(rule: Rule, chip: Params) -> Rule:
     """The rule that learns from what the chip computes, without knowing its gains.
 
@@ -70,6 +74,7 @@ class Generations(NamedTuple):
     learned: Float[Array, " generations"]
 
 
+@checked
 def generations(
     rule: Rule,
     dataset: Dataset,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pcbook.core.arguments import checked
 from pcbook.core.relaxation import Number
 
 
@@ -38,6 +39,7 @@ class Neuron(NamedTuple):
 NEURON = Neuron()
 
 
+@checked
 def firing_rate(current: Float[Array, "..."], neuron: Neuron = NEURON) -> Float[Array, "..."]:
     """Spikes a second at a constant current (nA): 1000 / (t_ref + tau ln(RI / (RI - V_th))).
 
@@ -49,6 +51,7 @@ def firing_rate(current: Float[Array, "..."], neuron: Neuron = NEURON) -> Float[
     return jnp.where(drive > neuron.threshold, 1000 / interval, 0.0)
 
 
+@checked
 @partial(jax.jit, static_argnames=("steps", "dt"))
 def integrate_and_fire(
     current: Float[Array, "..."], *, steps: int, dt: float, neuron: Neuron = NEURON
@@ -96,6 +99,7 @@ def stdp_step(traces, pre, post, timing: Timing = TIMING, dt: float = 1.0):
     return (before + pre, after + post), change
 
 
+@checked
 def stdp(
     pre: Float[Array, "steps n"],
     post: Float[Array, "steps m"],
@@ -137,6 +141,7 @@ class Habits(NamedTuple):
 HABITS = Habits()
 
 
+@checked
 def look(
     cortex: Cortex, image: Float[Array, " pixels"], key: Key[Array, ""], habits: Habits = HABITS
 ) -> tuple[Cortex, Float[Array, " neurons"]]:
@@ -163,12 +168,14 @@ def look(
     return Cortex(habits.total * W / W.sum(1, keepdims=True), tired), spikes.sum(0)
 
 
+@checked
 def newborn(key: Key[Array, ""], neurons: int, pixels: int, habits: Habits = HABITS) -> Cortex:
     """Random weights of the sum that `look` keeps, and thresholds that have not risen."""
     W = random.uniform(key, (neurons, pixels))
     return Cortex(habits.total * W / W.sum(1, keepdims=True), jnp.zeros(neurons))
 
 
+@checked
 def responses(
     cortex: Cortex, images: Float[Array, "n pixels"], key: Key[Array, ""], habits: Habits = HABITS
 ) -> Float[Array, "n neurons"]:
@@ -177,6 +184,7 @@ def responses(
     return jax.vmap(lambda image, k: look(cortex, image, k, habits)[1])(images, keys)
 
 
+@checked
 def vote(
     known: Float[Array, "n neurons"], labels: Int[Array, " n"], asked: Float[Array, "m neurons"]
 ) -> Int[Array, " m"]:

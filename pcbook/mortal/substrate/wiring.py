@@ -18,6 +18,7 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Key
 
 from pcbook.core import network
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_number
 from pcbook.core.network import Params
 from pcbook.core.relaxation import Number
@@ -26,6 +27,7 @@ from pcbook.core.rules import Rule, learn
 Mask = list[Bool[Array, "_ _"]]
 
 
+@checked
 def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
     """Draw the synapses that are present: in each layer a random share `density` of all.
 
@@ -40,11 +42,13 @@ def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
     ]
 
 
+@checked
 def within(params: Params, mask: Mask) -> Params:
     """The parameters, or an update of them, with the weights of absent synapses at zero."""
     return [layer._replace(W=layer.W * there) for layer, there in zip(params, mask)]
 
 
+@checked
 def rewire(
     W: Float[Array, "n_out n_in"],
     there: Bool[Array, "n_out n_in"],
@@ -67,11 +71,13 @@ def _ranks(score):
     return jnp.argsort(jnp.argsort(score.ravel())).reshape(score.shape)
 
 
+@checked
 def by_chance(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Array, "n_out n_in"]:
     """SET: a random score for every synapse (Mocanu et al. 2018)."""
     return random.uniform(key, slope.shape)
 
 
+@checked
 def by_slope(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Array, "n_out n_in"]:
     """The modulus of the slope (Evci et al. 2020).
 
@@ -81,6 +87,7 @@ def by_slope(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Ar
     return jnp.abs(slope)
 
 
+@checked
 def select_structure(
     rule: Rule,
     params: Params,
@@ -136,6 +143,7 @@ def select_structure(
     return params, [jnp.concatenate([first[None], later]) for first, later in zip(mask, masks)]
 
 
+@checked
 def exchange(
     params: Params, mask: Mask, scores: list[Float[Array, "_ _"]], share: Number
 ) -> tuple[Params, Mask]:
@@ -166,6 +174,7 @@ class Planted(NamedTuple):
     y: Float[Array, "*batches batch n_L"]
 
 
+@checked
 def plant(key: Key[Array, ""], shape: tuple[int, ...], units: int = 24, fan_in: int = 3) -> Planted:
     """Draw a network of three layers of `units`, with `fan_in` inputs to each hidden unit.
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, Union
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import AbstractArray, Array, Float, Int
+from jaxtyping import AbstractArray, Array, Float
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,19 +33,21 @@ class Allowed(NamedTuple):
     holds: Callable[[Any], Any]
 
 
-Scalar = float | int | Float[Array, ""]
-_positive = Allowed("a positive number", lambda value: (value > 0) & (value < math.inf))
-_share = Allowed("from 0 to 1", lambda value: (value >= 0) & (value <= 1))
-_not_negative = Allowed("a number of at least 0", lambda value: (value >= 0) & (value < math.inf))
-_finite = Allowed("a finite number", np.isfinite)
+Scalar = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
+
+positive = Allowed("a positive number", lambda value: (value > 0) & (value < math.inf))
+above_zero = Allowed("a number above 0", lambda value: value > 0)
+not_negative = Allowed("a number of at least 0", lambda value: (value >= 0) & (value < math.inf))
+share = Allowed("from 0 to 1", lambda value: (value >= 0) & (value <= 1))
+finite = Allowed("finite", np.isfinite)
+some = Allowed("at least one number", lambda value: value.size > 0)
 
 Count = Annotated[int, Allowed("an integer of at least 1", lambda value: value >= 1)]
 Index = Annotated[int, Allowed("an integer of at least 0", lambda value: value >= 0)]
-Positive = Annotated[Scalar, _positive]
-NotNegative = Annotated[Scalar, _not_negative]
-Share = Annotated[Scalar, _share]
-Finite = Annotated[Scalar, _finite]
-Labels = Annotated[Int[Array | np.ndarray, " n"], Allowed("labels from 0", lambda y: y >= 0)]
+Positive = Annotated[Scalar, positive]
+NotNegative = Annotated[Scalar, not_negative]
+Share = Annotated[Scalar, share]
+Finite = Annotated[Scalar, finite]
 
 
 def checked(function: Function) -> Function:
@@ -188,17 +190,18 @@ def _holds(allowed: Allowed, value) -> bool:
     """Whether a value is in its range; one that JAX traces is not known yet."""
     if isinstance(value, jax.core.Tracer):
         return True
-    if isinstance(value, np.ndarray | jax.Array):
-        return bool(np.all(allowed.holds(np.asarray(value))))
-    return bool(allowed.holds(value))
+    if isinstance(value, jax.Array) and value.size == 1:
+        value = np.asarray(value)  # NumPy is faster on a single number
+    return bool(np.all(allowed.holds(value))) if np.ndim(value) else bool(allowed.holds(value))
 
 
 def _either(hints):
     """The first annotation that fits; of arrays, one that need not be converted."""
+    words = " or ".join(dict.fromkeys(map(_words, hints)))
+    hints = sorted(hints, key=lambda hint: hint is not NoneType)  # None, and then the others
     choices = [(_array_type(hint), _reader(hint)) for hint in hints]
     arrays = tuple(kind for kinds, _ in choices for kind in kinds)
-    words = " or ".join(dict.fromkeys(map(_words, hints)))
-    alone = len(set(hints) - {NoneType}) == 1
+    alone = len(hints) == 2 and hints[0] is NoneType
 
     def read(name, value, sizes):
         is_array = isinstance(value, arrays)
@@ -215,7 +218,12 @@ def _either(hints):
 
 
 def _array_type(hint) -> tuple:
-    """The kind of array that an annotation is about, () if it is about none."""
+    """The kinds of array that an annotation is about, () if it is about none."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _array_type(inner[0])
+    if origin in (Union, UnionType):
+        return tuple(kind for hint in inner for kind in _array_type(hint))
     if hint in (jax.Array, np.ndarray):
         return (hint,)
     return (hint.array_type,) if _is_array_hint(hint) else ()
@@ -334,7 +342,7 @@ def _array(hint):
             if array is None or kind == "Key":
                 _refuse(name, value, words)
             array = convert(array)
-        if kind in ("Float", "Inexact") and array.dtype.kind in "iub":
+        if kind in ("Float", "Inexact") and getattr(array.dtype, "kind", "") in tuple("iub"):
             array = array.astype(float)
         if not isinstance(array, any_shape) or not _fits(name, array.shape, shape.split(), sizes):
             _refuse(name, array, words + _sizes_known(name, shape, sizes))

@@ -7,6 +7,7 @@ are compared, whatever the compiler makes of them.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,7 +20,7 @@ from pcbook.core.jaxprs import run_operation, scan_bounds
 
 
 @checked
-def count(function, *args) -> dict[str, float]:
+def count(function: Callable, *args) -> dict[str, float]:
     """What `function(*args)` does, by XLA's count of the compiled program.
 
     `flops` are additions and multiplications, `transcendentals` functions such as tanh, and
@@ -97,7 +98,7 @@ def _loop(params, inputs) -> tuple[list, list]:
 
 
 @checked
-def products(function, *args) -> int:
+def products(function: Callable, *args) -> int:
     """Multiplications in the matrix products and convolutions of `function(*args)`.
 
     Loops count as often as they turn, a product of what does not change in a loop once, and

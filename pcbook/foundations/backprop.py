@@ -14,15 +14,16 @@ Chapter: book/foundations/backprop.ipynb
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from pcbook.core.arguments import checked
-from pcbook.core.checks import check_width, lookup
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_length, check_width, lookup
 from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
@@ -61,6 +62,8 @@ def deltas(
 ) -> Activities:
     """Backward pass: the blame dLoss/dx_l of the layers l = 1..L, given that of the output."""
     phi = lookup(ACTIVATIONS, activation=activation)
+    check_length(len(params) + 1, "one for each layer and the input", xs=xs)
+    check_width("delta", delta, len(params[-1].b), "output", len(xs[-1]))
     ds = [delta]
     for layer, x in zip(params[:0:-1], xs[-2:0:-1]):
         ds.insert(0, (ds[0] @ layer.W) * phi.slope(x))
@@ -70,6 +73,7 @@ def deltas(
 @checked
 def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
+    check_length(len(xs) - 1, "one for each layer above the input", ds=ds)
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
 
 
@@ -143,7 +147,7 @@ IDLE, FORWARD, BACKWARD = 0, 1, 2
 
 
 @checked
-def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
+def timeline(depth: Count) -> Int[np.ndarray, "layers ticks"]:
     """What each of `depth` layers does in the 2 * depth ticks that one image takes.
 
     `IDLE`, `FORWARD` or `BACKWARD`: a layer works twice and waits for the others in between.
@@ -156,7 +160,9 @@ def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
 
 
 @checked
-def reach(gradient, params: Params, key) -> Float[np.ndarray, "changed layers"]:
+def reach(
+    gradient: Callable[[Params], Params], params: Params, key: Key[Array, ""]
+) -> Float[np.ndarray, "changed layers"]:
     """How far a change is felt: which updates move when the weights of one layer are redrawn.
 
     `gradient(params)` gives the update, a list of layers. Entry (k, l) is the relative change

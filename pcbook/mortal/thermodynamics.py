@@ -22,10 +22,10 @@ Chapter: book/mortal/thermodynamics.ipynb
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,13 @@ from jax import lax, random
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
-from pcbook.core.arguments import checked
+from pcbook.core.arguments import Finite, checked, share
 from pcbook.core.checks import check_number, check_positive
 from pcbook.core.cost import count
 from pcbook.core.relaxation import Number
 from pcbook.store.claims import Measurement, criterion
+
+Numbers = float | int | Float[Array, "..."]
 
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
@@ -67,7 +69,7 @@ class Erasure(NamedTuple):
 
 
 @checked
-def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
+def protocol(s: Annotated[float | int | Float[Array, "..."], share]) -> tuple[Array, Array]:
     """The `wall` between the wells, 1 to 0, and the `tilt`, 0 to 1, at the share s of the time.
 
     A quarter each: take the wall away; tilt to the right; put the wall back; tilt back. At the
@@ -80,7 +82,9 @@ def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
 
 
 @checked
-def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
+def potential(
+    x: Numbers, wall: Numbers, tilt: Numbers, height: Finite = 10.0, force: Finite = 4.0
+) -> Numbers:
     """U = height (x^4 - 2 wall x^2) - force tilt x, in kT.
 
     With the wall up and no tilt there are wells at -1 and 1, `height` kT deep; without it
@@ -286,7 +290,11 @@ def landauer(temperature: float | int = 300) -> float:
 
 @checked
 def energy_of(
-    function, *args, memory: str = "DRAM", number: str = "float32", prices: Prices = HOROWITZ
+    function: Callable,
+    *args,
+    memory: str = "DRAM",
+    number: str = "float32",
+    prices: Prices = HOROWITZ,
 ) -> Energy:
     """The energy of a call `function(*args)`, in joules: XLA's `count` of it at its `price`.
 

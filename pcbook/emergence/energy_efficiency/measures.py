@@ -1,7 +1,7 @@
 """What is measured of a trained network: its costs, and whether it predicts."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.core.arguments import checked
+from pcbook.core.arguments import Count, Index, NotNegative, checked, finite, some
+from pcbook.core.checks import check_labels, check_number
 from pcbook.emergence.energy_efficiency.arrays import Numbers, Steps, Weights
 from pcbook.emergence.energy_efficiency.network import RECURRENT, Network, preactivations, run
 from pcbook.emergence.energy_efficiency.orders import deal, deck
@@ -34,6 +35,7 @@ def medians(
 ) -> Float[np.ndarray, "classes pixels"]:
     """The median image of each class."""
     images, labels = np.asarray(images), np.asarray(labels)
+    check_number("labels from 0", lambda labels: (labels >= 0).all(), labels=labels)
     return np.stack([np.median(images[labels == c], axis=0) for c in range(labels.max() + 1)])
 
 
@@ -74,10 +76,10 @@ def energies(W: Weights, x: Steps) -> Energies:
 
 @checked
 def prediction_units(
-    a: Float[Numbers, "batch units"],
+    a: Annotated[Float[Numbers, "batch units"], finite],
     classes: Int[Numbers, " batch"],
-    count: int = 10,
-    threshold: float = 2.576,
+    count: Count = 10,
+    threshold: NotNegative = 2.576,
 ) -> Int[Array, "classes units"]:
     """Which units predict which class, by the preactivations `a` at a sequence's last image.
 
@@ -85,6 +87,7 @@ def prediction_units(
     than `threshold` median absolute deviations (scaled as for a normal) from zero: 1 above,
     -1 below, 0 not. Only those above zero send anything: "below" is a silent unit.
     """
+    check_labels(count, classes=classes)
 
     def units_of(c):
         mine = jnp.where((classes == c)[:, None], a, jnp.nan)
@@ -110,7 +113,8 @@ def lesion_others(key: Key[Array, ""], units: Bool[Numbers, " units"]) -> Float[
 
 @checked
 def decode(
-    drive: Float[Numbers, "batch units"], medians: Float[Numbers, "classes units"]
+    drive: Annotated[Float[Numbers, "batch units"], finite],
+    medians: Annotated[Float[Numbers, "classes units"], finite, some],
 ) -> Int[Array, " batch"]:
     """The class that a drive announces: that whose median image is most nearly its negative."""
     return correlation(drive, -medians).argmax(1)
@@ -186,7 +190,7 @@ def probe(
     dataset: Dataset,
     key: Key[Array, ""],
     *,
-    times: int = 1,
+    times: Count = 1,
     steps: int = 10,
     order: str = "ascending",
 ) -> Probe:
@@ -242,9 +246,13 @@ def measure_all(params, test: Probe, key: Key[Array, ""], network: Network = REC
 
 @checked
 def interval(
-    values: Float[Numbers, "networks ..."], level: float = 0.95, draws: int = 10_000, seed: int = 0
+    values: Float[Numbers, "networks ..."],
+    level: float = 0.95,
+    draws: Count = 10_000,
+    seed: Index = 0,
 ) -> Float[np.ndarray, "two ..."]:
     """Bootstrap interval of the mean over networks: its lower and upper end."""
+    check_number("between 0 and 1", lambda value: 0 < value < 1, level=level)
     values = np.asarray(values)
     again = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     means = np.stack([values[rows].mean(0) for rows in again])

@@ -14,12 +14,15 @@ For `MUTUAL` it vanishes given the present blanket alone (Friston 2013). In gene
 blanket must be given as well (Biehl et al. 2021; Aguilera et al. 2022).
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from pcbook.core.arguments import checked
+from pcbook.core.arguments import Count, Finite, Index, checked, finite
+from pcbook.core.checks import check_number
 
 OUTSIDE, SENSE, ACT, INSIDE = range(4)
 BURN_IN = 200  # steps after which the start is forgotten
@@ -31,7 +34,7 @@ MUTUAL = np.array(
 
 
 @checked
-def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4"]:
+def wired(rng: np.random.Generator, leak: Finite = 0.0) -> Float[np.ndarray, "4 4"]:
     """Draw the couplings A[i, j] from variable j to variable i one step later.
 
     The outside does not couple to inside or actions, nor the inside to outside or senses: they
@@ -44,7 +47,7 @@ def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4
 
 
 @checked
-def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Array, "steps n"]:
+def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: Count) -> Float[Array, "steps n"]:
     """Simulate z(t + 1) = A z(t) + noise of variance 1, and drop the first BURN_IN steps."""
 
     def step(z, noise):
@@ -56,7 +59,7 @@ def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Arr
 
 
 @checked
-def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
+def lagged(A: Annotated[Float[np.ndarray, "4 4"], finite], past: Index) -> Float[np.ndarray, "n n"]:
     """Stationary covariance of inside, outside, and the blanket now and up to `past` steps before.
 
     The order is that of `windows`. C_0 = A C_0 A^T + I, and C_h = A^h C_0 is the covariance of
@@ -76,8 +79,11 @@ def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
 
 
 @checked
-def windows(z: Float[np.ndarray, "steps 4"], past: int) -> Float[np.ndarray, "samples n"]:
+def windows(
+    z: Annotated[Float[np.ndarray, "steps 4"], finite], past: Index
+) -> Float[np.ndarray, "samples n"]:
     """Inside and outside at each step, with the blanket then and `past` steps back."""
+    check_number(f"less than {len(z)}, the number of steps", len(z).__gt__, past=past)
     blanket = z[:, [SENSE, ACT]]
     back = [blanket[past - h : len(z) - h] for h in range(past + 1)]
     return np.concatenate([z[past:, [INSIDE, OUTSIDE]], *back], 1)

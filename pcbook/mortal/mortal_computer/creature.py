@@ -19,7 +19,7 @@ It eats, pays for being alive, for heating and for its synapses, and its wall we
 |T| is too large. It is dead when the energy or the wall is gone.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,21 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Key
 
-from pcbook.core.arguments import checked
-from pcbook.core.checks import check_number
+from pcbook.core.arguments import (
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Scalar,
+    above_zero,
+    checked,
+    finite,
+    some,
+)
+from pcbook.core.checks import check_length, check_number
 from pcbook.core.relaxation import Number
+
+AboveZero = Annotated[Scalar, above_zero]  # infinity included
 
 # Clocks and weather
 PERIODS = jnp.array([300.0, 200.0, 130.0, 100.0, 64.0, 48.0, 36.0, 25.0])  # steps
@@ -138,7 +150,7 @@ def remove_synapses(mind: Mind, cut: Float[Array, " clocks"]) -> Mind:
 
 
 @checked
-def regulate(body: Body, heat: Number, command: Number, lethal: Number = LETHAL) -> Body:
+def regulate(body: Body, heat: Finite, command: Finite, lethal: AboveZero = LETHAL) -> Body:
     """Warm the body by the outer `heat` and the heat commanded LAG steps ago; wear the wall."""
     T = body.T * (1 - 1 / TAU) + heat + body.heat[0]
     wall = jnp.minimum(1, body.wall + REPAIR * (1 - (T / lethal) ** 2))
@@ -156,7 +168,7 @@ def metabolise(body: Body, meal: Number, u: Number, m: Array, budget: Number) ->
 
 
 @checked
-def weather(key: Key[Array, ""], steps: int, regular: Number = 1.0) -> Float[Array, " steps"]:
+def weather(key: Key[Array, ""], steps: Count, regular: Number = 1.0) -> Float[Array, " steps"]:
     """Draw the outer heat (degrees a step): a day and a tide of random amplitude and phase.
 
     With `regular` below 1, irregular weather of the same variance replaces a part of it: a
@@ -198,10 +210,10 @@ def live(
     food: Float[Array, " steps"],
     *,
     paces: Paces = PACES,
-    noise: Number = 0.1,
+    noise: NotNegative = 0.1,
     budget: Number = 60.0,
-    gain: Number = 0.05,
-    lethal: Number = LETHAL,
+    gain: Finite = 0.05,
+    lethal: AboveZero = LETHAL,
     hurt: int = -1,
     cut: Float[Array, " clocks"] | None = None,
 ) -> tuple[Body, Mind, dict[str, Float[Array, "steps ..."]]]:
@@ -223,6 +235,7 @@ def live(
     """
     check_number("a positive number", lambda value: value > 0, budget=budget)
     cut = jnp.zeros(CLOCKS) if cut is None else cut
+    check_length(CLOCKS, "one for each clock", cut=cut)
 
     def step(state, now):
         body, mind = state
@@ -258,7 +271,7 @@ def observe(body: Body, mind: Mind) -> dict[str, Array]:
 
 
 @checked
-def swing(height: float, period: float, gain: float) -> float:
+def swing(height: Finite, period: Positive, gain: Finite) -> float:
     """Amplitude (degrees) of a body that acts by reflex alone, under a heat of one period.
 
     In the steady state of T(t + 1) = (1 - 1/tau) T(t) + d(t) - gain T(t - LAG),
@@ -269,7 +282,7 @@ def swing(height: float, period: float, gain: float) -> float:
 
 
 @checked
-def variety(values: Float[np.ndarray, " n"], width: float) -> float:
+def variety(values: Annotated[Float[np.ndarray, " n"], finite, some], width: Positive) -> float:
     """Entropy (bits) of numbers that are told apart to within `width`."""
     _, counts = np.unique(np.round(np.asarray(values) / width), return_counts=True)
     p = counts / counts.sum()

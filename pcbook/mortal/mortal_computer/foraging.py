@@ -15,9 +15,8 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from pcbook.core.arguments import checked
+from pcbook.core.arguments import Count, NotNegative, Share, checked
 from pcbook.core.checks import check_number
-from pcbook.core.relaxation import Number
 
 RICHEST = 3.0  # r: food (energy) a step at the source
 REACH = 0.2  # width of the food around it
@@ -27,9 +26,9 @@ SPEED = 0.03  # length of a step
 class Manner(NamedTuple):
     """How to move: the probability to tumble after F rose, and after it fell; the speed."""
 
-    worse: Number
-    better: Number
-    speed: Number = SPEED
+    worse: Share
+    better: Share
+    speed: NotNegative = SPEED
 
 
 MANNERS = {
@@ -47,7 +46,7 @@ def plenty(place: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
 
 @checked
 def forage(
-    key: Key[Array, ""], manner: Manner, *, steps: int, noise: Number = 0.01
+    key: Key[Array, ""], manner: Manner, *, steps: Count, noise: NotNegative = 0.01
 ) -> tuple[Float[Array, "steps 2"], Float[Array, " steps"]]:
     """Run and tumble: the place and the food of every step.
 
@@ -78,7 +77,7 @@ def forage(
 
 @checked
 def lifetimes(
-    food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: float = 1.0
+    food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: NotNegative = 1.0
 ) -> Float[np.ndarray, " creatures"]:
     """The step at which the energy of each creature is gone, or infinity if it never is.
 

@@ -11,16 +11,19 @@ in proportion to its mean fitness, and the fitness of a genome is (4 - sum of er
 (Stanley & Miikkulainen 2002).
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from pcbook.core.arguments import checked
+from pcbook.core.arguments import Allowed, Index, checked
 
 XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0], float)
 IN, BIAS, OUT = (0, 1), 2, 3  # nodes; hidden nodes are numbered from 4
 JITTER = 2.5  # the most that a mutation changes a weight
+
+
+_distance = Allowed("a number of at least 0", lambda value: value >= 0)  # infinity included
 
 
 class Gene(NamedTuple):
@@ -145,13 +148,13 @@ def solves(genome: Genome) -> bool:
 
 @checked
 def evolve(
-    seed: int,
+    seed: Index,
     *,
     generations: int = 100,
     size: int = 150,
     grow: bool = True,
     mate: bool = True,
-    threshold: float = 3.0,
+    threshold: Annotated[float | int, _distance] = 3.0,
 ) -> list[Genome]:
     """The fittest genome of each generation, up to the first that solves XOR.
 

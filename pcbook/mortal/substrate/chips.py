@@ -18,8 +18,8 @@ from jax import lax, random
 from jaxtyping import Array, Float, Key
 
 from pcbook.core import network
-from pcbook.core.arguments import checked
-from pcbook.core.checks import check_number
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_alike, check_number
 from pcbook.core.network import Params
 from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, accuracy, learn
@@ -44,6 +44,7 @@ def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
 @checked
 def on(chip: Params, params: Params) -> Params:
     """The effective parameters: gains times the parameters written to the chip."""
+    check_alike("params", params, chip=chip)
     return jax.tree.map(jnp.multiply, chip, params)
 
 
@@ -78,13 +79,13 @@ class Generations(NamedTuple):
 def generations(
     rule: Rule,
     dataset: Dataset,
-    sizes: tuple[int, ...],
+    sizes: tuple[Count, ...],
     *,
     spread: Number,
     count: int,
     optimizer: optax.GradientTransformation,
-    updates: int,
-    batch_size: int,
+    updates: Count,
+    batch_size: Count,
     key: Key[Array, ""],
 ) -> Generations:
     """Train the first chip on labels, and each later one on the outputs of the chip before it.
@@ -98,6 +99,7 @@ def generations(
     if count < 2:
         raise ValueError(f"count = {count}: must be at least 2 generations")
     _check_spread(spread)
+    network.check_sizes(sizes)
     return _generations(
         dataset.x_train,
         dataset.y_train,

@@ -12,6 +12,7 @@ It runs without jaxtyping's import hook, as a user's program does:
     python tests/api/bad_inputs.py --write    keep that in not_yet_refused.txt
 """
 
+import inspect
 import json
 import re
 import sys
@@ -148,12 +149,17 @@ def _bad_layers(name: str, value) -> Iterator[Bad]:
         yield Bad(name, "NaN", [nan, *value[1:]], finite=False)
 
 
-def bad_calls(arguments: dict[str, Any]) -> Iterator[tuple[str, str, dict, dict | None, bool]]:
+def bad_calls(
+    function: Callable, arguments: dict[str, Any]
+) -> Iterator[tuple[str, str, dict, dict | None, bool]]:
     """Argument, kind, the bad arguments, those with the same answer, whether all is finite."""
+    default = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     for name, value in arguments.items():
         if name == ARGS:
             continue
         for bad in bad_values(name, value):
+            if bad.value is None and default.get(name, ...) is None:
+                continue
             like = None if bad.like is None else arguments | {name: bad.like}
             yield name, bad.kind, arguments | {name: bad.value}, like, bad.finite
     named = [(name, value) for name, value in arguments.items() if name != ARGS]
@@ -205,7 +211,7 @@ def outcomes(names=None) -> dict[str, tuple[str, str]]:
     for name, arguments in CALLS.items():
         if name not in functions or (names and not any(fnmatch(name, n) for n in names)):
             continue
-        for argument, kind, bad, like, finite in bad_calls(arguments):
+        for argument, kind, bad, like, finite in bad_calls(functions[name], arguments):
             case = f"{name}: {argument}: {kind}"
             result, words = outcome(functions[name], argument, kind, bad, like, finite)
             if result == "silent" and any(fnmatch(case, pattern) for pattern in accepted):

@@ -34,7 +34,7 @@ MUTUAL = np.array(
 
 
 @checked
-def wired(rng: np.random.Generator, leak: Finite = 0.0) -> Float[np.ndarray, "4 4"]:
+def draw_couplings(rng: np.random.Generator, leak: Finite = 0.0) -> Float[np.ndarray, "4 4"]:
     """Draw the couplings A[i, j] from variable j to variable i one step later.
 
     The outside does not couple to inside or actions, nor the inside to outside or senses: they
@@ -90,7 +90,7 @@ def windows(
 
 
 @checked
-def shared(C: Float[np.ndarray, "n n"]) -> float:
+def shared_information(C: Float[np.ndarray, "n n"]) -> float:
     """Information (nats) that the first two Gaussian variables share, given all the others.
 
     -ln(1 - r^2) / 2 with r their partial correlation, from the inverse of the covariance.

@@ -112,7 +112,7 @@ def clocks(t: Number | Float[Array, ""]) -> Float[Array, "clocks 2"]:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
-def expect(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""]:
+def predict_heat(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""]:
     """Predict the heat, mu, from the `hands` of the clocks (their cosines and sines)."""
     return ((mind.w * hands).sum(-1) * mind.m).sum()
 
@@ -123,12 +123,12 @@ def free_energy(
 ) -> Float[Array, ""]:
     """F: the errors of the belief and of the prediction, and the price of the synapses."""
     upkeep = mind.m.sum() + (mind.w**2).sum() / 2
-    return (s - mind.x) ** 2 / 2 + (mind.x - expect(mind, hands)) ** 2 / 2 + price * upkeep
+    return (s - mind.x) ** 2 / 2 + (mind.x - predict_heat(mind, hands)) ** 2 / 2 + price * upkeep
 
 
 def flow(mind: Mind, s: Number, hands: Float[Array, "clocks 2"], paces: Paces) -> Mind:
     """Take one step of inference, learning and selection down the free energy."""
-    e = mind.x - expect(mind, hands)
+    e = mind.x - predict_heat(mind, hands)
     x = mind.x + paces.inference * (s - mind.x - e)
     w = mind.w + paces.learning * (e * mind.m[:, None] * hands - PRICE * mind.w)
     m = mind.m + paces.selection * (e * (mind.w * hands).sum(-1) - PRICE)
@@ -137,7 +137,7 @@ def flow(mind: Mind, s: Number, hands: Float[Array, "clocks 2"], paces: Paces) -
 
 def control(body: Body, mind: Mind, t: Float[Array, ""], gain: Number) -> Float[Array, ""]:
     """Command heat: u = -(gain T + x + mu(t + LAG) - mu(t)), within what the heater can do."""
-    change = expect(mind, clocks(t + LAG)) - expect(mind, clocks(t))
+    change = predict_heat(mind, clocks(t + LAG)) - predict_heat(mind, clocks(t))
     return jnp.clip(-(gain * body.T + mind.x + change), -STRONGEST, STRONGEST)
 
 

@@ -42,7 +42,7 @@ def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
 
 
 @checked
-def on(chip: Params, params: Params) -> Params:
+def apply_gains(chip: Params, params: Params) -> Params:
     """The effective parameters: gains times the parameters written to the chip."""
     check_alike("params", params, chip=chip)
     return jax.tree.map(jnp.multiply, chip, params)
@@ -57,10 +57,10 @@ def in_the_loop(rule: Rule, chip: Params) -> Rule:
     """
 
     def gradient(params, *others):
-        return rule.gradient(on(chip, params), *others)
+        return rule.gradient(apply_gains(chip, params), *others)
 
     return rule._replace(
-        gradient=gradient, predict=lambda params, x: rule.predict(on(chip, params), x)
+        gradient=gradient, predict=lambda params, x: rule.predict(apply_gains(chip, params), x)
     )
 
 

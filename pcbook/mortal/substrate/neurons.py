@@ -9,7 +9,7 @@ changes the weight between their neurons by
 
     dW = up exp(-d / tau) for d > 0,        dW = -down exp(d / tau) for d < 0.
 
-`look` puts both into competing neurons with adaptive thresholds (Diehl & Cook 2015).
+`present_image` puts both into competing neurons with adaptive thresholds (Diehl & Cook 2015).
 """
 
 from functools import partial
@@ -139,7 +139,7 @@ class Cortex(NamedTuple):
 
 
 class Habits(NamedTuple):
-    """Settings of `look`, after Diehl & Cook (2015), with steps of 1 ms."""
+    """Settings of `present_image`, after Diehl & Cook (2015), with steps of 1 ms."""
 
     steps: Count = 50  # ms an image
     peak: Share = 0.2  # spikes a ms from a white pixel
@@ -155,7 +155,7 @@ HABITS = Habits()
 
 
 @checked
-def look(
+def present_image(
     cortex: Cortex,
     image: Annotated[Float[Array, " pixels"], share],
     key: Key[Array, ""],
@@ -186,8 +186,10 @@ def look(
 
 
 @checked
-def newborn(key: Key[Array, ""], neurons: Count, pixels: Count, habits: Habits = HABITS) -> Cortex:
-    """Random weights of the sum that `look` keeps, and thresholds that have not risen."""
+def init_cortex(
+    key: Key[Array, ""], neurons: Count, pixels: Count, habits: Habits = HABITS
+) -> Cortex:
+    """Random weights of the sum that `present_image` keeps, and thresholds that have not risen."""
     W = random.uniform(key, (neurons, pixels))
     return Cortex(habits.total * W / W.sum(1, keepdims=True), jnp.zeros(neurons))
 
@@ -202,11 +204,11 @@ def responses(
     """How often each neuron fires for each image, without learning."""
     check_width("images", images, cortex.W.shape[1], "input")
     keys = random.split(key, len(images))
-    return jax.vmap(lambda image, k: look(cortex, image, k, habits)[1])(images, keys)
+    return jax.vmap(lambda image, k: present_image(cortex, image, k, habits)[1])(images, keys)
 
 
 @checked
-def vote(
+def classify_by_vote(
     known: Annotated[Float[Array, "n neurons"], finite],
     labels: Int[Array, " n"],
     asked: Annotated[Float[Array, "m neurons"], finite],

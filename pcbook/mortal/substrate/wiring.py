@@ -28,7 +28,7 @@ Mask = list[Bool[Array, "_ _"]]
 
 
 @checked
-def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
+def draw_mask(key: Key[Array, ""], params: Params, density: Number) -> Mask:
     """Draw the synapses that are present: in each layer a random share `density` of all.
 
     Raises ValueError unless 0 < density <= 1.
@@ -43,7 +43,7 @@ def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
 
 
 @checked
-def within(params: Params, mask: Mask) -> Params:
+def apply_mask(params: Params, mask: Mask) -> Params:
     """The parameters, or an update of them, with the weights of absent synapses at zero."""
     check_alike("the weights of params", [layer.W for layer in params], mask=mask)
     return [layer._replace(W=layer.W * there) for layer, there in zip(params, mask)]
@@ -140,7 +140,7 @@ def select_structure(
 
     check_width("x", x[0, 0], params[0].W.shape[1], "input")
     check_width("y", y[0, 0], len(params[-1].b), "output", x.shape[2])
-    start = (within(params, mask), mask)
+    start = (apply_mask(params, mask), mask)
     rounds = (x, y, shares, random.split(key, len(x)))
     (params, _), masks = lax.scan(learn_and_exchange, start, rounds)
     return params, [jnp.concatenate([first[None], later]) for first, later in zip(mask, masks)]
@@ -163,7 +163,7 @@ def _of_present_synapses(rule, mask):
 
     def gradient(*arguments):
         loss, update, state = rule.gradient(*arguments)
-        return loss, within(update, mask), state
+        return loss, apply_mask(update, mask), state
 
     return rule._replace(gradient=gradient)
 

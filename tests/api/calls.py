@@ -336,6 +336,10 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "substrate.send_spikes": {"value": X, "told": X / 2, "threshold": 0.1, "leak": 0.1},
     "substrate.settle_by_spikes": {**net, "steps": 2, "rate": 0.2, "threshold": 0.1, "leak": 0.1},
+    "substrate.additions": {
+        "params": PARAMS,
+        "settled": substrate.settle_by_spikes(**net, steps=2),
+    },
     "substrate.spiking": {"steps": 2, "rate": 0.2, "threshold": 0.1, "leak": 0.1},
     "substrate.infer_without_clock": {**net, "ticks": 2, "chance": 0.5, "rate": 0.1, "key": KEY},
     "mortal_computer.draw_couplings": {"rng": np.random.default_rng(0), "leak": 0.1},
@@ -370,6 +374,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "mortal_computer.grow": {"key": KEY, "by_gradient": 1.0},
     "mortal_computer.evolve": {"seed": 0, "generations": 1, "size": 2, "threshold": 3.0},
     "mortal_computer.fitness": {"genome": GENOME},
+    "mortal_computer.solves": {"genome": GENOME},
+    "mortal_computer.respond": {"genome": GENOME, "x": np.eye(2)},
+    "mortal_computer.free_energy": {"mind": MIND, "s": 0.1, "hands": jnp.ones((8, 2))},
     # --- emergence
     "energy_efficiency.init": {"key": KEY, "pixels": 3},
     "energy_efficiency.preactivations": {"W": W, "x": SEQUENCE, "transmit": 1.0},

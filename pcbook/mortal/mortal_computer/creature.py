@@ -119,9 +119,10 @@ def predict_heat(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""
 
 @checked
 def free_energy(
-    mind: Mind, s: Number, hands: Float[Array, "clocks 2"], price: float = PRICE
+    mind: Mind, s: Finite, hands: Float[Array, "clocks 2"], price: NotNegative = PRICE
 ) -> Float[Array, ""]:
     """F: the errors of the belief and of the prediction, and the price of the synapses."""
+    check_length(len(mind.m), "one for each synapse of the mind", hands=hands)
     upkeep = mind.m.sum() + (mind.w**2).sum() / 2
     return (s - mind.x) ** 2 / 2 + (mind.x - predict_heat(mind, hands)) ** 2 / 2 + price * upkeep
 

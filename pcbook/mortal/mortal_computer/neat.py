@@ -58,6 +58,7 @@ class Ancestry:
         return {self.connection(node, OUT): Gene(node, OUT, rng.normal()) for node in (*IN, BIAS)}
 
 
+@checked
 def respond(genome: Genome, x: Float[np.ndarray, "batch 2"]) -> Float[np.ndarray, " batch"]:
     """Output of the network for each input: sigmoids of slope 4.9, as in the paper."""
     into: dict[int, list[Gene]] = {}
@@ -140,6 +141,7 @@ def fitness(genome: Genome) -> float:
     return float((4 - np.abs(respond(genome, x) - y).sum()) ** 2)
 
 
+@checked
 def solves(genome: Genome) -> bool:
     """Whether every output is on the right side of 0.5."""
     x, y = XOR

@@ -23,14 +23,16 @@ from jax import block_until_ready, lax, random
 from pcbook import data
 from pcbook.emergence.energy_efficiency import (
     RECURRENT,
-    Trainer,
-    advance,
-    deck,
-    init_state,
     measure_all,
     probe,
-    seed_keys,
     sequences,
+)
+from pcbook.emergence.energy_efficiency.orders import deck
+from pcbook.emergence.energy_efficiency.training import (
+    Trainer,
+    advance,
+    init_state,
+    seed_keys,
 )
 
 BATCH, STEPS, RATE = 32, 10, 1e-4

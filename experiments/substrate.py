@@ -116,7 +116,7 @@ def structure():
             params, _ = substrate.select_structure(
                 rule,
                 params,
-                substrate.wire(wire_key, params, density),
+                substrate.draw_mask(wire_key, params, density),
                 x[rows],
                 y[rows],
                 score=lambda key, slope: jnp.where(
@@ -202,11 +202,11 @@ def timing():
         timing = substrate.Timing(up, up / 100)
         habits = substrate.Habits(fatigue=fatigue, timing=timing)
         born_key, order_key, look_key, known_key, test_key = random.split(key, 5)
-        cortex = substrate.newborn(born_key, neurons, 64)
+        cortex = substrate.init_cortex(born_key, neurons, 64)
         order = random.permutation(order_key, len(x))
 
         def see(cortex, drawn):
-            cortex, fired = substrate.look(cortex, *drawn, habits)
+            cortex, fired = substrate.present_image(cortex, *drawn, habits)
             return cortex, fired.sum()
 
         grown, fired = jax.lax.scan(see, cortex, (x[order], random.split(look_key, len(x))))
@@ -214,7 +214,7 @@ def timing():
         def named(cortex, images, labels):
             known = substrate.responses(cortex, x, known_key, habits)
             asked = substrate.responses(cortex, jnp.asarray(images), test_key, habits)
-            return (substrate.vote(known, y, asked) == labels).mean()
+            return (substrate.classify_by_vote(known, y, asked) == labels).mean()
 
         held_out, test = (trial.x_test, trial.y_test), (digits.x_test, digits.y_test)
         return {

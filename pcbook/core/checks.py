@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 T = TypeVar("T")
@@ -57,6 +58,30 @@ def check_width(
             f"{argument} has shape {array.shape}: must be ({batch}, {width}), "
             f"{width} being the width of the {layer} layer"
         )
+
+
+def check_length(length: int, reason: str, /, **named: Any) -> None:
+    """Raise ValueError for a named list without `length` entries; `reason` says why so many."""
+    for name, value in named.items():
+        if len(value) != length:
+            raise ValueError(f"{name} has {len(value)} entries: must have {length}, {reason}")
+
+
+def check_alike(what: str, model: Any, /, **named: Any) -> None:
+    """Raise ValueError for a named tree without the shapes of `model`, which is `what`."""
+    shapes = jax.tree.map(lambda leaf: leaf.shape, model)
+    for name, value in named.items():
+        found = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), value)
+        if found != shapes:
+            raise ValueError(f"{name} has the shapes {found}: must be those of {what}, {shapes}")
+
+
+def check_labels(classes: int, /, **named: Any) -> None:
+    """Raise ValueError for named labels outside of 0 to classes - 1."""
+    for name, value in named.items():
+        if not isinstance(value, jax.core.Tracer) and not np.all((0 <= value) & (value < classes)):
+            outside = value[(value < 0) | (value >= classes)][0]
+            raise ValueError(f"{name} holds the label {outside}: must be 0 to {classes - 1}")
 
 
 def lookup(table: Mapping[str, T], **named: str) -> T:

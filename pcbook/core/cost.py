@@ -7,6 +7,7 @@ are compared, whatever the compiler makes of them.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -14,10 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from pcbook.core.arguments import checked
 from pcbook.core.jaxprs import run_operation, scan_bounds
 
 
-def count(function, *args) -> dict[str, float]:
+@checked
+def count(function: Callable, *args) -> dict[str, float]:
     """What `function(*args)` does, by XLA's count of the compiled program.
 
     `flops` are additions and multiplications, `transcendentals` functions such as tanh, and
@@ -94,7 +97,8 @@ def _loop(params, inputs) -> tuple[list, list]:
     return state, [turns - 1, *within]
 
 
-def products(function, *args) -> int:
+@checked
+def products(function: Callable, *args) -> int:
     """Multiplications in the matrix products and convolutions of `function(*args)`.
 
     Loops count as often as they turn, a product of what does not change in a loop once, and

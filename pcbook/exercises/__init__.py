@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pcbook.core.arguments import checked
+
 _PARTS = {path.stem: path.parent.name for path in Path(__file__).parent.glob("*/[!_]*.py")}
 
 
@@ -18,6 +20,7 @@ class NotYet(Exception):
     """The answer is not right yet; the message is a hint."""
 
 
+@checked
 def check(exercise: str, answer) -> None:
     """Print whether `answer` is right, with what it teaches or with a hint.
 
@@ -27,6 +30,7 @@ def check(exercise: str, answer) -> None:
     print(verdict(exercise, answer)[1])
 
 
+@checked
 def verdict(exercise: str, answer) -> tuple[bool, str]:
     """Whether the answer is right, and the words for it."""
     question = find(exercise)
@@ -40,6 +44,7 @@ def verdict(exercise: str, answer) -> tuple[bool, str]:
         return False, f"Not yet: your answer stopped with {type(error).__name__}: {error}"
 
 
+@checked
 def find(exercise: str):
     """The function that checks "chapter/question"."""
     chapter, _, question = exercise.partition("/")

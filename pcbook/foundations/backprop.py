@@ -14,14 +14,16 @@ Chapter: book/foundations/backprop.ipynb
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from pcbook.core.checks import check_width, lookup
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_length, check_width, lookup
 from pcbook.core.network import (
     ACTIVATIONS,
     LOSSES,
@@ -36,6 +38,7 @@ from pcbook.core.network import (
 from pcbook.core.rules import Rule, stateless
 
 
+@checked
 @cache
 def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
     """Learn by backprop: up with the activity, down with the blame, then update.
@@ -53,22 +56,28 @@ def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
     return Rule("backprop", stateless, gradient, predictor(activation))
 
 
+@checked
 def deltas(
     params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: str = "tanh"
 ) -> Activities:
     """Backward pass: the blame dLoss/dx_l of the layers l = 1..L, given that of the output."""
     phi = lookup(ACTIVATIONS, activation=activation)
+    check_length(len(params) + 1, "one for each layer and the input", xs=xs)
+    check_width("delta", delta, len(params[-1].b), "output", len(xs[-1]))
     ds = [delta]
     for layer, x in zip(params[:0:-1], xs[-2:0:-1]):
         ds.insert(0, (ds[0] @ layer.W) * phi.slope(x))
     return ds
 
 
+@checked
 def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
+    check_length(len(xs) - 1, "one for each layer above the input", ds=ds)
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
 
 
+@checked
 def rule_with_feedback(
     agreement: float, activation: str = "tanh", loss: str = "squared error"
 ) -> Rule:
@@ -86,7 +95,9 @@ def rule_with_feedback(
         return layer._replace(W=agreement * layer.W + math.sqrt(1 - agreement**2) * noise)
 
     def init(key, params):
-        return [mix(layer, k) for layer, k in zip(params, random.split(key, len(params)))]
+        # A key that `network.init` splits draws the weights: here a key that no split gives.
+        keys = random.split(random.fold_in(key, 2**32 - 1), len(params))
+        return [mix(layer, k) for layer, k in zip(params, keys)]
 
     name = f"feedback that agrees by {agreement:g}"
     return Rule(name, init, _gradient_with_feedback(activation, loss), predictor(activation))
@@ -104,6 +115,7 @@ def _gradient_with_feedback(activation, loss):
     return gradient
 
 
+@checked
 def rule_without_pause(overwritten: float, activation: str = "tanh") -> Rule:
     """Backprop in a network that does not hold still while the blame travels.
 
@@ -134,7 +146,8 @@ def _gradient_without_pause(activation):
 IDLE, FORWARD, BACKWARD = 0, 1, 2
 
 
-def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
+@checked
+def timeline(depth: Count) -> Int[np.ndarray, "layers ticks"]:
     """What each of `depth` layers does in the 2 * depth ticks that one image takes.
 
     `IDLE`, `FORWARD` or `BACKWARD`: a layer works twice and waits for the others in between.
@@ -146,7 +159,10 @@ def timeline(depth: int) -> Int[np.ndarray, "layers ticks"]:
     return work
 
 
-def reach(gradient, params: Params, key) -> Float[np.ndarray, "changed layers"]:
+@checked
+def reach(
+    gradient: Callable[[Params], Params], params: Params, key: Key[Array, ""]
+) -> Float[np.ndarray, "changed layers"]:
     """How far a change is felt: which updates move when the weights of one layer are redrawn.
 
     `gradient(params)` gives the update, a list of layers. Entry (k, l) is the relative change

@@ -22,10 +22,10 @@ Chapter: book/mortal/thermodynamics.ipynb
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,13 @@ from jax import lax, random
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.special import logsumexp
 
+from pcbook.core.arguments import Finite, checked, share
 from pcbook.core.checks import check_number, check_positive
 from pcbook.core.cost import count
 from pcbook.core.relaxation import Number
 from pcbook.store.claims import Measurement, criterion
+
+Numbers = float | int | Float[Array, "..."]
 
 BOLTZMANN = 1.380649e-23  # J/K, by definition of the kelvin
 OPERATIONS_OF_A_TRANSCENDENTAL = 20  # a tanh or an exp, as the polynomials that compute it
@@ -65,7 +68,8 @@ class Erasure(NamedTuple):
         return (self.x[-1] > 0).mean()
 
 
-def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
+@checked
+def protocol(s: Annotated[float | int | Float[Array, "..."], share]) -> tuple[Array, Array]:
     """The `wall` between the wells, 1 to 0, and the `tilt`, 0 to 1, at the share s of the time.
 
     A quarter each: take the wall away; tilt to the right; put the wall back; tilt back. At the
@@ -77,7 +81,10 @@ def protocol(s: float | Float[Array, "..."]) -> tuple[Array, Array]:
     return wall, tilt
 
 
-def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
+@checked
+def potential(
+    x: Numbers, wall: Numbers, tilt: Numbers, height: Finite = 10.0, force: Finite = 4.0
+) -> Numbers:
     """U = height (x^4 - 2 wall x^2) - force tilt x, in kT.
 
     With the wall up and no tilt there are wells at -1 and 1, `height` kT deep; without it
@@ -86,6 +93,7 @@ def potential(x, wall, tilt, height: Number = 10.0, force: Number = 4.0):
     return height * (x**4 - 2 * wall * x**2) - force * tilt * x
 
 
+@checked
 def erase(
     key: Key[Array, ""],
     time: Number,
@@ -135,6 +143,7 @@ def _erase(key, time, height, force, dt, particles, moments):
     return Erasure(*(jnp.concatenate([a[None], b]) for a, b in zip(start, path)))
 
 
+@checked
 def least_work(success: Number) -> float:
     """Landauer's bound for an erasure that does not always succeed, in kT.
 
@@ -150,6 +159,7 @@ def least_work(success: Number) -> float:
 # ---------------------------------------------------------------------------- Jarzynski's equality
 
 
+@checked
 def stiffen(
     key: Key[Array, ""],
     time: Number,
@@ -189,6 +199,7 @@ def _stiffen(key, time, start, end, particles, steps):
     return lax.scan(jump, (x, jnp.zeros_like(x)), each)[0][1]
 
 
+@checked
 def mean_work(
     time: float | int, *, steps: int = 100, start: float | int = 1.0, end: float | int = 4.0
 ) -> float:
@@ -209,6 +220,7 @@ def mean_work(
     return float(work)
 
 
+@checked
 def free_energy(work: Float[ArrayLike, "... samples"]) -> float | Float[np.ndarray, "..."]:
     """Jarzynski's estimate -ln <exp(-W)> of the change of free energy, in kT."""
     work = np.asarray(work, float)
@@ -266,6 +278,7 @@ class Energy(NamedTuple):
         return self.total / landauer(temperature)
 
 
+@checked
 def landauer(temperature: float | int = 300) -> float:
     """Landauer's bound kT ln 2, in joules: the least work to erase a bit at `temperature` (K).
 
@@ -275,8 +288,13 @@ def landauer(temperature: float | int = 300) -> float:
     return BOLTZMANN * temperature * math.log(2)
 
 
+@checked
 def energy_of(
-    function, *args, memory: str = "DRAM", number: str = "float32", prices: Prices = HOROWITZ
+    function: Callable,
+    *args,
+    memory: str = "DRAM",
+    number: str = "float32",
+    prices: Prices = HOROWITZ,
 ) -> Energy:
     """The energy of a call `function(*args)`, in joules: XLA's `count` of it at its `price`.
 
@@ -286,6 +304,7 @@ def energy_of(
     return price(count(function, *args), memory=memory, number=number, prices=prices)
 
 
+@checked
 def price(
     cost: Mapping[str, float | int],
     *,

@@ -20,16 +20,18 @@ from tqdm import tqdm
 from pcbook.emergence.energy_efficiency import (
     RECURRENT,
     SIZES,
-    Trainer,
-    advance,
     bounds,
-    check_training,
-    deck,
     energies,
-    init_state,
     measure_all,
     preactivations,
     probe,
+)
+from pcbook.emergence.energy_efficiency.orders import deck
+from pcbook.emergence.energy_efficiency.training import (
+    Trainer,
+    advance,
+    check_training,
+    init_state,
     seed_keys,
 )
 from pcbook.runs.checkpoints import Checkpoints, claim_folder, room_to_write

@@ -285,6 +285,7 @@ def test_the_wheel_carries_the_claims_the_inks_and_the_results(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {
         "pcbook/claims.yml",
+        "pcbook/py.typed",
         "pcbook/show/inks.mplstyle",
         "pcbook/results/hundred_layers.json",
     } <= set(names)

@@ -5,7 +5,10 @@ import pytest
 from cases import as_a_reader_runs_it
 
 from pcbook.core.checks import (
+    check_alike,
     check_count,
+    check_labels,
+    check_length,
     check_number,
     check_positive,
     check_share,
@@ -73,3 +76,24 @@ def test_an_array_has_a_row_for_each_sample_and_the_width_of_its_layer(shape, ba
         check_width("y", jnp.ones(shape), 2, "output", batch)
     message = f"y has shape {shape}: must be {needed}, 2 being the width of the output layer"
     assert str(error.value) == message
+
+
+def test_a_list_of_another_length_is_named_with_the_reason():
+    check_length(2, "one for each layer", xs=[1, 2])
+    with pytest.raises(ValueError, match="xs has 1 entries: must have 2, one for each layer"):
+        check_length(2, "one for each layer", xs=[1])
+
+
+@pytest.mark.parametrize("mask", [[np.ones((2, 3))], [np.ones(2), np.ones(3)], 3, None])
+def test_a_tree_of_other_shapes_is_named(mask):
+    model = [np.ones((2, 3)), np.ones(3)]
+    check_alike("the weights", model, mask=[np.zeros((2, 3)), np.zeros(3)])
+    with pytest.raises(ValueError, match=r"^mask has the shapes .*: must be those of the weights"):
+        check_alike("the weights", model, mask=mask)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 2]])
+def test_a_label_without_a_class_is_named(labels):
+    check_labels(4, labels=np.array([0, 3]))
+    with pytest.raises(ValueError, match=r"labels holds the label (3|-1): must be 0 to 2"):
+        check_labels(3, labels=np.array(labels))

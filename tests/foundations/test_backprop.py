@@ -19,7 +19,8 @@ from hypothesis import given
 from jax import random
 
 from pcbook import backprop
-from pcbook.core.network import ACTIVATIONS, LOSSES, activities, forward
+from pcbook.core.network import ACTIVATIONS, LOSSES, activities, forward, init
+from pcbook.core.rules import angle
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -185,6 +186,14 @@ def update_with(rule, example, seed=0):
 
 def test_feedback_through_the_transpose_is_backprop(example):
     assert_close(update_with(backprop.rule_with_feedback(1.0), example), gradient(example)[:2])
+
+
+def test_random_feedback_from_the_key_of_the_weights_is_not_the_weights():
+    key = random.key(0)
+    params = init(key, (64, 32, 10))
+    feedback = backprop.rule_with_feedback(0.0).init(key, params)
+    found = [float(angle(w.W, b.W)) for w, b in zip(params, feedback, strict=True)]
+    assert all(80 < degrees < 100 for degrees in found)
 
 
 @pytest.mark.parametrize("agreement", [-1.0, 0.0, 0.4])

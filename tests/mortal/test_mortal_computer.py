@@ -11,7 +11,7 @@ from pcbook.core.network import Layer
 from pcbook.mortal.mortal_computer import Body, Gene, Manner, Mind, Paces
 
 key = random.key(0)
-wired = [mc.wired(np.random.default_rng(seed)) for seed in range(10)]
+wired = [mc.draw_couplings(np.random.default_rng(seed)) for seed in range(10)]
 
 
 # --- The wall
@@ -26,12 +26,12 @@ def test_shared_information_is_that_of_four_entropies():
         return np.linalg.slogdet(C[np.ix_(kept, kept)])[1] / 2
 
     target = H(0, 2, 3, 4) + H(1, 2, 3, 4) - H(2, 3, 4) - H(0, 1, 2, 3, 4)
-    np.testing.assert_allclose(mc.shared(C), target, rtol=1e-9)
+    np.testing.assert_allclose(mc.shared_information(C), target, rtol=1e-9)
 
 
 def test_stationary_covariance_solves_lyapunovs_equation():
     C = solve_discrete_lyapunov(wired[0], np.eye(4))
-    order = [mc.INSIDE, mc.OUTSIDE, mc.SENSE, mc.ACT]
+    order = [mc.blanket.INSIDE, mc.blanket.OUTSIDE, mc.blanket.SENSE, mc.blanket.ACT]
     np.testing.assert_allclose(mc.lagged(wired[0], 0), C[np.ix_(order, order)], rtol=1e-9)
 
 
@@ -45,25 +45,30 @@ def test_covariance_with_the_past_is_that_of_a_simulated_life():
 
 def test_a_mutual_creature_is_split_by_the_blanket_of_the_moment():
     np.testing.assert_allclose(mc.MUTUAL, mc.MUTUAL.T)
-    np.testing.assert_allclose(mc.shared(mc.lagged(mc.MUTUAL, 0)), 0, atol=1e-12)
+    np.testing.assert_allclose(mc.shared_information(mc.lagged(mc.MUTUAL, 0)), 0, atol=1e-12)
     C = mc.lagged(mc.MUTUAL, 0)
-    assert mc.shared(C[:3, :3]) > 1e-4  # a part of the blanket does not do it
+    assert mc.shared_information(C[:3, :3]) > 1e-4  # a part of the blanket does not do it
 
 
 def test_a_creature_with_a_wall_is_split_by_the_blankets_past():
     for A in wired:
-        assert mc.shared(mc.lagged(A, 40)) < 1e-6
-    assert max(mc.shared(mc.lagged(A, 0)) for A in wired) > 1e-3
+        assert mc.shared_information(mc.lagged(A, 40)) < 1e-6
+    assert max(mc.shared_information(mc.lagged(A, 0)) for A in wired) > 1e-3
 
 
 def test_a_leak_is_seen_whatever_the_past():
-    leaking = [mc.wired(np.random.default_rng(seed), leak=1.0) for seed in range(10)]
-    assert np.median([mc.shared(mc.lagged(A, 40)) for A in leaking]) > 1e-4
+    leaking = [mc.draw_couplings(np.random.default_rng(seed), leak=1.0) for seed in range(10)]
+    assert np.median([mc.shared_information(mc.lagged(A, 40)) for A in leaking]) > 1e-4
 
 
 def test_arrows_between_inside_and_outside_pass_the_blanket():
     for A in wired:
-        for there, here in ((0, 3), (3, 0), (mc.SENSE, mc.INSIDE), (mc.ACT, mc.OUTSIDE)):
+        for there, here in (
+            (0, 3),
+            (3, 0),
+            (mc.blanket.SENSE, mc.blanket.INSIDE),
+            (mc.blanket.ACT, mc.blanket.OUTSIDE),
+        ):
             assert A[there, here] == 0
         np.testing.assert_allclose(np.abs(np.linalg.eigvals(A)).max(), 0.9)
 
@@ -78,9 +83,9 @@ def a_mind(seed=0):
 
 
 def test_every_flow_descends_the_one_free_energy():
-    mind, hands, paces = a_mind(), mc.clocks(17.0), Paces(0.01, 0.02, 0.003)
+    mind, hands, paces = a_mind(), mc.creature.clocks(17.0), Paces(0.01, 0.02, 0.003)
     slope = jax.grad(mc.free_energy)(mind, 0.9, hands)
-    after = mc.flow(mind, 0.9, hands, paces)
+    after = mc.creature.flow(mind, 0.9, hands, paces)
     for new, old, down, pace in zip(after, mind, slope, paces, strict=True):
         np.testing.assert_allclose(new, old - pace * down, rtol=1e-5, atol=1e-6)
 
@@ -89,20 +94,22 @@ def test_every_flow_descends_the_one_free_energy():
 def test_a_pace_of_zero_switches_off_its_flow_alone(still):
     paces = Paces(*(0.0 if i == still else 0.01 for i in range(3)))
     mind = a_mind()
-    after = mc.flow(mind, 0.9, mc.clocks(17.0), paces)
+    after = mc.creature.flow(mind, 0.9, mc.creature.clocks(17.0), paces)
     for i, (new, old) in enumerate(zip(after, mind, strict=True)):
         assert np.array_equal(new, old) == (i == still)
 
 
 def test_a_synapse_stays_between_a_probe_and_one():
-    sizes = mc.flow(a_mind(), 0.9, mc.clocks(3.0), Paces(selection=1e3)).m
+    sizes = mc.creature.flow(a_mind(), 0.9, mc.creature.clocks(3.0), Paces(selection=1e3)).m
     np.testing.assert_allclose(np.unique(sizes), [0.05, 1], rtol=1e-6)
 
 
 def test_clocks_come_round():
     for k, period in enumerate(mc.PERIODS):
-        np.testing.assert_allclose(mc.clocks(7.0)[k], mc.clocks(7.0 + period)[k], atol=1e-5)
-    np.testing.assert_allclose((mc.clocks(7.0) ** 2).sum(1), 1, rtol=1e-5)
+        np.testing.assert_allclose(
+            mc.creature.clocks(7.0)[k], mc.creature.clocks(7.0 + period)[k], atol=1e-5
+        )
+    np.testing.assert_allclose((mc.creature.clocks(7.0) ** 2).sum(1), 1, rtol=1e-5)
 
 
 def test_weather_by_chance_has_the_variance_of_the_weather_by_the_clock():
@@ -146,11 +153,11 @@ def test_what_is_learned_is_the_weathers_own_amplitudes():
     t = jnp.arange(4000.0)
     heat = 0.225 * jnp.cos(2 * jnp.pi * t / 100) + 0.1 * jnp.cos(2 * jnp.pi * t / 36)
     _, mind, _ = mc.live(key, heat, jnp.full(4000, 3.0), budget=1e6, noise=0.0)
-    hands = np.asarray(jax.vmap(mc.clocks)(t)).reshape(4000, -1)
+    hands = np.asarray(jax.vmap(mc.creature.clocks)(t)).reshape(4000, -1)
     true = np.linalg.lstsq(hands, np.asarray(heat))[0].reshape(8, 2)
     told = np.asarray(mind.m[:, None] * mind.w)
     np.testing.assert_allclose(told[mc.DAY], true[mc.DAY], atol=0.06)
-    others = np.delete(told, [mc.DAY, mc.TIDE], 0)
+    others = np.delete(told, [mc.DAY, mc.creature.TIDE], 0)
     assert np.abs(others).max() < 0.05
 
 
@@ -247,7 +254,7 @@ def test_the_still_live_by_the_food_of_their_place():
 def test_every_step_is_of_the_same_length_on_a_square_with_joined_edges():
     places, food = map(np.asarray, mc.forage(key, mc.MANNERS["random"], steps=300))
     stride = (np.diff(places, axis=0) + 0.5) % 1 - 0.5
-    np.testing.assert_allclose(np.linalg.norm(stride, axis=1), mc.SPEED, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(stride, axis=1), mc.foraging.SPEED, rtol=1e-4)
     assert np.abs(places).max() <= 0.5
     np.testing.assert_allclose(food, 3 * np.exp(-(places**2).sum(1) / 0.08), rtol=1e-4)
 
@@ -304,7 +311,7 @@ def test_response_is_that_of_sigmoids_layer_by_layer():
 
 
 def test_the_same_invention_has_the_same_number():
-    ancestry = mc.Ancestry()
+    ancestry = mc.neat.Ancestry()
     a, b = ancestry.connection(0, 3), ancestry.connection(1, 3)
     assert a != b
     assert ancestry.connection(0, 3) == a
@@ -315,7 +322,7 @@ def test_children_have_the_fitters_genes_and_of_matching_ones_either_weight():
     rng = np.random.default_rng(0)
     fitter = {1: Gene(0, 3, 1.0), 2: Gene(1, 3, 1.0), 5: Gene(2, 3, 1.0)}
     other = {1: Gene(0, 3, -1.0), 2: Gene(1, 3, -1.0, False), 7: Gene(2, 4, -1.0)}
-    children = [mc.crossed(rng, fitter, other) for _ in range(400)]
+    children = [mc.neat.crossed(rng, fitter, other) for _ in range(400)]
     assert all(child.keys() == fitter.keys() for child in children)
     assert all(child[5] == fitter[5] for child in children)
     first = np.mean([child[1].weight for child in children])
@@ -326,35 +333,35 @@ def test_children_have_the_fitters_genes_and_of_matching_ones_either_weight():
 def test_distance_by_hand():
     a = {1: Gene(0, 3, 1.0), 2: Gene(1, 3, 2.0), 4: Gene(2, 3, 0.0)}
     b = {1: Gene(0, 3, 0.0), 2: Gene(1, 3, -1.0), 5: Gene(0, 4, 0.0), 6: Gene(4, 3, 0.0)}
-    assert mc.distance(a, b) == pytest.approx(3 + 0.4 * (1 + 3) / 2)
-    assert mc.distance(a, a) == 0
+    assert mc.neat.distance(a, b) == pytest.approx(3 + 0.4 * (1 + 3) / 2)
+    assert mc.neat.distance(a, a) == 0
 
 
 def test_mutation_grows_no_loops_and_leaves_the_parent_alone():
-    rng, ancestry = np.random.default_rng(0), mc.Ancestry()
+    rng, ancestry = np.random.default_rng(0), mc.neat.Ancestry()
     genome = ancestry.ancestor(rng)
     for _ in range(150):
         before = dict(genome)
-        child = mc.mutated(rng, genome, ancestry, True)
+        child = mc.neat.mutated(rng, genome, ancestry, True)
         assert genome == before
         genome = child
-    assert not any(mc.leads(genome, g.target, g.source) for g in genome.values())
+    assert not any(mc.neat.leads(genome, g.target, g.source) for g in genome.values())
     assert len({g.target for g in genome.values()}) > 2
     assert all(ancestry.connection(g.source, g.target) == n for n, g in genome.items())
 
 
 def test_what_a_network_could_still_grow_is_all_that_closes_no_loop():
     genome = {1: Gene(0, 4, 1.0), 2: Gene(4, 5, 1.0, False), 3: Gene(5, 3, 1.0), 4: Gene(2, 3, 1.0)}
-    assert set(mc.absent(genome)) == {(0, 3), (0, 5), (2, 4), (2, 5), (4, 3)}
-    assert mc.absent(mc.Ancestry().ancestor(np.random.default_rng(0))) == []
+    assert set(mc.neat.absent(genome)) == {(0, 3), (0, 5), (2, 4), (2, 5), (4, 3)}
+    assert mc.neat.absent(mc.neat.Ancestry().ancestor(np.random.default_rng(0))) == []
 
 
 def test_splitting_a_connection_keeps_its_weight_on_the_way_out():
-    rng, ancestry = np.random.default_rng(3), mc.Ancestry()
+    rng, ancestry = np.random.default_rng(3), mc.neat.Ancestry()
     parent = ancestry.ancestor(rng)
     child = parent
     while len(child) == len(parent):
-        child = mc.mutated(rng, parent, ancestry, True)
+        child = mc.neat.mutated(rng, parent, ancestry, True)
     into, out = list(child.values())[-2:]
     (split,) = [g for g in child.values() if not g.on]
     assert (into.source, out.target) == (split.source, split.target)
@@ -365,16 +372,16 @@ def test_splitting_a_connection_keeps_its_weight_on_the_way_out():
 def test_species_are_of_those_alike():
     near, far = {1: Gene(0, 3, 0.0)}, {1: Gene(0, 3, 30.0)}
     genomes = [near, far, {1: Gene(0, 3, 0.5)}, {1: Gene(0, 3, 29.0)}]
-    assert mc.sorted_into_species(genomes, [near], 3.0) == [[0, 2], [1, 3]]
-    assert mc.sorted_into_species(genomes, [near], np.inf) == [[0, 1, 2, 3]]
+    assert mc.neat.sorted_into_species(genomes, [near], 3.0) == [[0, 2], [1, 3]]
+    assert mc.neat.sorted_into_species(genomes, [near], np.inf) == [[0, 1, 2, 3]]
 
 
 def test_evolution_keeps_its_size_and_without_new_structure_fails():
-    rng, ancestry = np.random.default_rng(0), mc.Ancestry()
+    rng, ancestry = np.random.default_rng(0), mc.neat.Ancestry()
     genomes = [ancestry.ancestor(rng) for _ in range(30)]
     scores = np.array([mc.fitness(genome) for genome in genomes])
     for species in ([list(range(30))], [list(range(10)), list(range(10, 30))]):
-        assert len(mc.offspring(rng, genomes, scores, species, ancestry, True, True)) == 30
+        assert len(mc.neat.offspring(rng, genomes, scores, species, ancestry, True, True)) == 30
     champions = mc.evolve(0, generations=8, size=30, grow=False)
     assert len(champions) == 8
     assert max(map(mc.fitness, champions)) < 9.5  # the best that a network without hidden does
@@ -384,7 +391,7 @@ def test_evolution_keeps_its_size_and_without_new_structure_fails():
 
 
 def test_the_candidate_with_the_steepest_absent_synapse_sprouts():
-    x, y = (jnp.asarray(a, jnp.float32) for a in (mc.XOR[0], mc.XOR[1][:, None]))
+    x, y = (jnp.asarray(a, jnp.float32) for a in (mc.neat.XOR[0], mc.neat.XOR[1][:, None]))
     empty = [
         Layer(jnp.zeros((5, 2)), jnp.zeros(5)),
         Layer(jnp.zeros((1, 5)), jnp.full(1, 0.5)),
@@ -392,7 +399,7 @@ def test_the_candidate_with_the_steepest_absent_synapse_sprouts():
 
     def missed(k, by_gradient):
         """The slope of the loss at the silent synapse of the new neuron."""
-        net = mc.sprout(k, empty, 0, x, y, by_gradient)
+        net = mc.growth.sprout(k, empty, 0, x, y, by_gradient)
 
         def loss(W):
             mu = jnp.tanh(x @ net[0].W.T + net[0].b) @ W.T + net[1].b
@@ -475,7 +482,7 @@ def test_an_order_is_against_what_is_felt_and_the_change_expected_until_it_arriv
     mind = Mind(jnp.zeros(()), jnp.zeros((mc.CLOCKS, 2)), jnp.full(mc.CLOCKS, 0.5))
     orders, changes, T = [], [], 0.0
     for t, felt in enumerate(heat):
-        mind = mc.flow(mind, felt, mc.clocks(float(t)), Paces())
+        mind = mc.creature.flow(mind, felt, mc.creature.clocks(float(t)), Paces())
         angles = 2 * np.pi * np.array([[t], [t + mc.LAG]]) / np.asarray(mc.PERIODS)
         now, then = (mind.w * np.stack([np.cos(angles), np.sin(angles)], -1)).sum(-1) @ mind.m
         orders.append(-(0.05 * T + mind.x + then - now))
@@ -496,10 +503,10 @@ def test_a_wall_heals_by_a_hundredth_a_step_at_the_set_point_until_it_is_whole()
 
 def test_the_fittest_fifth_of_a_species_breeds_and_no_other():
     """Each of 20 genomes has a gene of its own, which tells whose child a child is."""
-    rng, ancestry = np.random.default_rng(0), mc.Ancestry()
+    rng, ancestry = np.random.default_rng(0), mc.neat.Ancestry()
     genomes = [{number: Gene(0, 3, 1.0)} for number in range(20)]
     scores = rng.permutation(20) + 1.0
-    children = mc.offspring(
+    children = mc.neat.offspring(
         rng, genomes, scores, [list(range(20))], ancestry, grow=False, mate=False
     )
     assert len(children) == 20

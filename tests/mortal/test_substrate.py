@@ -13,28 +13,28 @@ from pcbook.mortal.substrate import (
     Neuron,
     Timing,
     additions,
+    apply_gains,
+    apply_mask,
     by_chance,
     by_slope,
+    classify_by_vote,
     device,
+    draw_mask,
     firing_rate,
     generations,
     in_the_loop,
     infer_without_clock,
+    init_cortex,
     integrate_and_fire,
-    look,
-    newborn,
-    on,
     plant,
+    present_image,
     responses,
     rewire,
     select_structure,
-    send,
+    send_spikes,
     settle_by_spikes,
     spiking,
     stdp,
-    vote,
-    wire,
-    within,
 )
 from pcbook.store.data import Dataset
 
@@ -52,7 +52,7 @@ def float64():
 
 def test_a_chip_without_spread_is_the_program():
     params = case((3, 4, 2)).params
-    assert_close(on(device(KEY, params, 0.0), params), params)
+    assert_close(apply_gains(device(KEY, params, 0.0), params), params)
 
 
 def test_logarithms_of_the_gains_are_normal_with_the_spread():
@@ -69,15 +69,15 @@ def test_the_true_slope_is_the_gain_times_the_update_that_ignores_it():
     chip = device(KEY, example.params, 0.8)
 
     def loss(params):
-        output = network.forward(on(chip, params), example.x)
+        output = network.forward(apply_gains(chip, params), example.x)
         return ((example.y - output) ** 2).sum(1).mean() / 2
 
     rule = in_the_loop(backprop.rule(), chip)
     _, update, _ = rule.gradient(example.params, (), example.x, example.y, KEY)
-    assert_close(on(chip, update), jax.grad(loss)(example.params))
+    assert_close(apply_gains(chip, update), jax.grad(loss)(example.params))
     assert_close(
         rule.predict(example.params, example.x),
-        network.forward(on(chip, example.params), example.x),
+        network.forward(apply_gains(chip, example.params), example.x),
     )
 
 
@@ -88,8 +88,8 @@ def test_predictive_coding_in_the_loop_goes_downhill_on_the_chips_own_energy():
     _, update, _ = rule.gradient(example.params, (), example.x, example.y, KEY)
 
     def energy(params):
-        xs = predictive_coding.infer(on(chip, params), example.x, example.y, steps=300)
-        return predictive_coding.energy(on(chip, params), xs, example.y).mean()
+        xs = predictive_coding.infer(apply_gains(chip, params), example.x, example.y, steps=300)
+        return predictive_coding.energy(apply_gains(chip, params), xs, example.y).mean()
 
     before = energy(example.params)
     after = energy(jax.tree.map(lambda p, u: p - 1e-3 * u, example.params, update))
@@ -173,13 +173,13 @@ def test_only_the_first_generation_sees_labels():
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
 def test_wire_draws_the_share_it_is_asked_for(density):
     params = network.init(KEY, (10, 20, 5))
-    assert [int(m.sum()) for m in wire(KEY, params, density)] == [200 * density, 100 * density]
+    assert [int(m.sum()) for m in draw_mask(KEY, params, density)] == [200 * density, 100 * density]
 
 
 def sparse_case():
     example = case((3, 4, 2), scale=0.8)
     there = [jnp.array(np.random.default_rng(3).random(p.W.shape) < 0.5) for p in example.params]
-    return example, within(example.params, there), there
+    return example, apply_mask(example.params, there), there
 
 
 def test_slope_of_the_energy_at_an_absent_synapse_is_what_its_two_ends_know():
@@ -264,7 +264,7 @@ def recovered(rule, steep, key, rounds=6):
     keys = random.split(key, 4)
     task = plant(keys[0], (rounds, 15, 16), units=12, fan_in=2)
     params = [network.init(keys[1], (12, 12))[0], task.params[1]]
-    mask = [wire(keys[2], params, 1 / 6)[0], task.mask[1]]
+    mask = [draw_mask(keys[2], params, 1 / 6)[0], task.mask[1]]
     below = [Layer(False, False), Layer(True, True)]
     params, masks = select_structure(
         rule,
@@ -310,7 +310,7 @@ def test_without_exchange_the_structure_stays():
     loop = params
     for _ in range(6):
         _, update, _ = backprop.rule().gradient(loop, (), example.x, example.y, KEY)
-        loop = within(jax.tree.map(lambda p, u: p - 0.1 * u, loop, update), there)
+        loop = apply_mask(jax.tree.map(lambda p, u: p - 0.1 * u, loop, update), there)
     assert_close(new, loop)
     assert all((m == t).all() for m, t in zip(masks, there, strict=True))
 
@@ -372,14 +372,14 @@ def test_stdp_is_the_sum_over_all_pairs_of_spikes():
 
 def test_a_look_keeps_the_sum_of_the_weights_and_tires_whoever_fires():
     habits = Habits(steps=40, threshold=2.0, total=3.0, largest=3.0)
-    before = newborn(KEY, 6, 9, habits)
-    after, fired = look(before, jnp.linspace(0, 1, 9), KEY, habits)
+    before = init_cortex(KEY, 6, 9, habits)
+    after, fired = present_image(before, jnp.linspace(0, 1, 9), KEY, habits)
     assert 0 < fired.sum() <= 40
     assert_close(after.tired, 0.3 * fired)
     assert_close(after.W.sum(1), jnp.full(6, habits.total))
     changed = np.abs(np.asarray(after.W - before.W)).max(1) > 0
     assert changed[np.asarray(fired) > 0].all()
-    dark, silent = look(before, jnp.zeros(9), KEY, habits)
+    dark, silent = present_image(before, jnp.zeros(9), KEY, habits)
     assert_close(dark, before)
     assert silent.sum() == 0
 
@@ -396,7 +396,7 @@ def test_a_class_is_voted_for_by_the_neurons_that_fire_for_it():
     known = jnp.array([[4.0, 1, 0], [2, 0, 0], [0, 3, 5], [0, 1, 1]])
     labels = jnp.array([7, 7, 2, 2])
     asked = jnp.array([[3.0, 2, 2], [0, 2, 5], [1, 0, 0]])
-    assert vote(known, labels, asked).tolist() == [7, 2, 7]
+    assert classify_by_vote(known, labels, asked).tolist() == [7, 2, 7]
 
 
 # --- Predictive coding in spikes
@@ -406,7 +406,7 @@ def test_listeners_are_never_wrong_by_more_than_half_a_spike_about_a_slow_value(
     values = 0.7 * np.sin(np.linspace(0, 9, 400))  # moves by less than 0.016 a step
     told, wrong = jnp.array(0.0), []
     for value in values:
-        told, _ = send(jnp.array(value), told, 0.1)
+        told, _ = send_spikes(jnp.array(value), told, 0.1)
         wrong.append(abs(value - told))
     assert max(wrong) <= 0.05 + 1e-12
 
@@ -416,7 +416,7 @@ def test_what_listeners_forget_must_be_told_again(value):
     """On average leak x value is forgotten a step, and each spike makes up for a threshold."""
     told, spikes = jnp.array(0.0), []
     for _ in range(600):
-        told, spike = send(jnp.array(value), told, 0.1, 0.05)
+        told, spike = send_spikes(jnp.array(value), told, 0.1, 0.05)
         spikes.append(float(spike))
     np.testing.assert_allclose(np.mean(spikes[100:]), 0.05 * value / 0.1, rtol=0.08)
 
@@ -549,8 +549,8 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
     ("call", "words"),
     [
         (lambda e: device(KEY, e.params, -0.1), r"spread = -0.1: must be a number of at least 0"),
-        (lambda e: wire(KEY, e.params, 0.0), r"density = 0.0: must be above 0, and at most 1"),
-        (lambda e: wire(KEY, e.params, 1.5), r"density = 1.5: must be above 0, and at most 1"),
+        (lambda e: draw_mask(KEY, e.params, 0.0), r"density = 0.0: must be above 0, and at most 1"),
+        (lambda e: draw_mask(KEY, e.params, 1.5), r"density = 1.5: must be above 0, and at most 1"),
         (
             lambda e: settle_by_spikes(e.params, e.x, e.y, threshold=0.0),
             r"threshold = 0.0: must be a positive number",
@@ -645,17 +645,17 @@ def steps_to_fire(drive, habits):
 def test_a_spike_inhibits_all_other_neurons():
     """The one driven a little less starts from rest with the other, and so never fires."""
     rivals = substrate.Cortex(jnp.array([[1.0], [0.95]]), jnp.zeros(2))
-    _, fired = look(rivals, jnp.ones(1), KEY, DRIVEN)
+    _, fired = present_image(rivals, jnp.ones(1), KEY, DRIVEN)
     assert fired.tolist() == [60 // steps_to_fire(1.0, DRIVEN), 0]
 
 
 def test_who_has_fired_often_needs_more_to_fire():
     """A tired neuron fires as with a threshold so much higher, and its rival takes its turn."""
     one = substrate.Cortex(jnp.array([[1.0]]), jnp.array([3.0]))
-    _, fired = look(one, jnp.ones(1), KEY, DRIVEN)
+    _, fired = present_image(one, jnp.ones(1), KEY, DRIVEN)
     assert fired[0] == 60 // steps_to_fire(1.0, DRIVEN._replace(threshold=8.0))
     rivals = substrate.Cortex(jnp.array([[1.0], [0.95]]), jnp.zeros(2))
-    _, both = look(rivals, jnp.ones(1), KEY, DRIVEN._replace(fatigue=1.0))
+    _, both = present_image(rivals, jnp.ones(1), KEY, DRIVEN._replace(fatigue=1.0))
     assert abs(both[0] - both[1]) <= 1
     assert both.min() > 0
 

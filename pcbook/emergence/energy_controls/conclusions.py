@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from pcbook.core.arguments import checked
 from pcbook.emergence.energy_efficiency import Measures
 
 
@@ -27,6 +28,7 @@ class Conclusions(NamedTuple):
     units: Float[np.ndarray, " networks"]
 
 
+@checked
 def conclude(found: Measures) -> Conclusions:
     """The conclusions for the networks along the leading axis of `found`."""
     a, lesioned = np.asarray(found.preactivation), np.asarray(found.lesioned)
@@ -45,6 +47,7 @@ def _percent(part, whole):
     return 100 * np.asarray(part) / np.asarray(whole)
 
 
+@checked
 def table(rows: dict[str, Conclusions]) -> str:
     """The conclusions, mean ± sd over networks, with a line for each variant."""
     width = max(map(len, rows))

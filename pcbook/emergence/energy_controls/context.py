@@ -1,11 +1,13 @@
 """The published test for error units, and the sound one: change the context, not the image."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax, nn
 from jaxtyping import Array, Bool, Float, Int
 
+from pcbook.core.arguments import Index, NotNegative, checked, finite
+from pcbook.core.checks import check_number
 from pcbook.emergence.energy_efficiency import (
     RECURRENT,
     Network,
@@ -18,13 +20,20 @@ from pcbook.emergence.energy_efficiency import (
 )
 
 
-def swapped(test: Probe, step: int) -> Int[Array, "steps n"]:
+@checked
+def swapped(test: Probe, step: Index) -> Int[Array, "steps n"]:
     """The rows of `test` with the image at `step` (from 0) exchanged for one of another class."""
+    steps = len(test.rows)
+    check_number(f"less than {steps}, the number of steps", steps.__gt__, step=step)
     return test.rows.at[step].set(test.rows[step, elsewhere(test.classes[step])])
 
 
+@checked
 def error_units(
-    W: Float[Numbers, "units units"], test: Probe, step: int = 8, threshold: float = 2.576
+    W: Annotated[Float[Numbers, "units units"], finite],
+    test: Probe,
+    step: Index = 8,
+    threshold: NotNegative = 2.576,
 ) -> Bool[Array, "classes units"]:
     """Which units "signal errors" by the published test, which is confounded.
 
@@ -61,6 +70,7 @@ class Surprise(NamedTuple):
     effect: Float[Array, ""]
 
 
+@checked
 def surprise(params, test: Probe, network: Network = RECURRENT) -> Surprise:
     """What it costs that an image comes where another class was due."""
     wrong = test.images[in_wrong_context(test.rows, test.classes[-1])]

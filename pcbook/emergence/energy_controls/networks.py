@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import nn, random
 
+from pcbook.core.arguments import Index, Share, checked
 from pcbook.emergence.energy_efficiency import Network, init
 
 
@@ -43,7 +44,8 @@ BIAS_ONLY = Network(
 )
 
 
-def latent(units: int) -> Network:
+@checked
+def latent(units: Index) -> Network:
     """The recurrent network with so many more `units`, which no pixel drives."""
 
     def step(W, h, x, transmit):
@@ -109,7 +111,8 @@ LSTM = Network(
 )
 
 
-def leaky(leak: float) -> Network:
+@checked
+def leaky(leak: Share) -> Network:
     """Units in continuous time, one Euler step for each image: a = (1 - leak) a + h W + x.
 
     At leak 1 it is the recurrent network.

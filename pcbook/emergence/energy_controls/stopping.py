@@ -1,7 +1,7 @@
 """When to stop training: early stopping on held-out sequences, and what it leads to."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Float, Int
 
+from pcbook.core.arguments import Allowed, checked
 from pcbook.core.checks import check_count
 from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude
 from pcbook.emergence.energy_efficiency import (
@@ -22,6 +23,8 @@ from pcbook.emergence.energy_efficiency import (
 )
 from pcbook.store.data import Dataset
 
+_known = Allowed("at least one number, and none NaN", lambda x: (x.size > 0) & (x == x).all())
+
 
 class Stop(NamedTuple):
     """Where training stops, and where it was best: places in the list of losses."""
@@ -30,7 +33,8 @@ class Stop(NamedTuple):
     best: int
 
 
-def early_stop(losses: Float[Numbers, " evaluations"], patience: int) -> Stop:
+@checked
+def early_stop(losses: Annotated[Float[Numbers, " evaluations"], _known], patience: int) -> Stop:
     """Stop once the held-out loss has not been lower for `patience` evaluations in a row.
 
     Without a stop, the last place. Raises ValueError for a patience below 1.
@@ -58,6 +62,7 @@ class Stopping(NamedTuple):
     conclusions: Conclusions
 
 
+@checked
 def watch(
     dataset: Dataset, *, epochs: int, rate: float, every: int = 5, seeds: Sequence[int] = (0,)
 ) -> Stopping:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jax import random
 
+from pcbook.core.arguments import checked
 from pcbook.emergence.energy_controls.conclusions import Conclusions, conclude
 from pcbook.emergence.energy_controls.networks import (
     BIAS_ONLY,
@@ -29,6 +30,7 @@ VARIANTS: dict[str, tuple[Network, str]] = {
 }
 
 
+@checked
 def vary(
     dataset: Dataset,
     network: Network,

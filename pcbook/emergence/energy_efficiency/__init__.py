@@ -55,15 +55,10 @@ from pcbook.emergence.energy_efficiency.network import (
     preactivations,
     run,
 )
-from pcbook.emergence.energy_efficiency.orders import ORDERS, Deck, deck, sequences
+from pcbook.emergence.energy_efficiency.orders import ORDERS, sequences
 from pcbook.emergence.energy_efficiency.training import (
-    Trainer,
     Training,
-    advance,
-    check_training,
-    init_state,
     rule,
-    seed_keys,
     train,
 )
 
@@ -73,21 +68,16 @@ __all__ = [
     "RECURRENT",
     "SIZES",
     "Bounds",
-    "Deck",
     "Energies",
     "Measures",
     "Network",
     "Numbers",
     "Probe",
     "Size",
-    "Trainer",
     "Training",
-    "advance",
     "bounds",
-    "check_training",
     "claims",
     "correlation",
-    "deck",
     "decode",
     "drive",
     "elsewhere",
@@ -96,7 +86,6 @@ __all__ = [
     "gradient",
     "in_wrong_context",
     "init",
-    "init_state",
     "interval",
     "lesion",
     "lesion_others",
@@ -109,7 +98,6 @@ __all__ = [
     "probe",
     "rule",
     "run",
-    "seed_keys",
     "sequences",
     "train",
 ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pcbook.core.arguments import Count, checked
 from pcbook.core.checks import check_number
 from pcbook.store import data
 from pcbook.store.data import Dataset
@@ -18,7 +19,8 @@ class Size(NamedTuple):
     epochs: int
 
 
-def pooled(dataset: Dataset, side: int, channels: int = 1) -> Dataset:
+@checked
+def pooled(dataset: Dataset, side: Count, channels: Count = 1) -> Dataset:
     """Average square images over blocks of pixels, down to `side` x `side`.
 
     Raises ValueError if `side` does not divide the side of the images.

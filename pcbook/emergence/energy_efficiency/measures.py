@@ -1,7 +1,7 @@
 """What is measured of a trained network: its costs, and whether it predicts."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pcbook.core.arguments import Count, Index, NotNegative, checked, finite, some
+from pcbook.core.checks import check_labels, check_number
 from pcbook.emergence.energy_efficiency.arrays import Numbers, Steps, Weights
 from pcbook.emergence.energy_efficiency.network import RECURRENT, Network, preactivations, run
 from pcbook.emergence.energy_efficiency.orders import deal, deck
@@ -27,14 +29,17 @@ class Bounds(NamedTuple):
     category: float
 
 
+@checked
 def medians(
     images: Float[Numbers, "images pixels"], labels: Int[Numbers, " images"]
 ) -> Float[np.ndarray, "classes pixels"]:
     """The median image of each class."""
     images, labels = np.asarray(images), np.asarray(labels)
+    check_number("labels from 0", lambda labels: (labels >= 0).all(), labels=labels)
     return np.stack([np.median(images[labels == c], axis=0) for c in range(labels.max() + 1)])
 
 
+@checked
 def bounds(dataset: Dataset) -> Bounds:
     """Mean |x|, |x - median| and |x - median of its class|, medians of train, x of test.
 
@@ -56,6 +61,7 @@ class Energies(NamedTuple):
     total: Float[Array, " steps"]
 
 
+@checked
 def energies(W: Weights, x: Steps) -> Energies:
     """Preactivation |a|; activity AP = h; synaptic transmission ST_j = sum_i h_i |W_ij|.
 
@@ -68,11 +74,12 @@ def energies(W: Weights, x: Steps) -> Energies:
     return Energies(*parts, parts[1] / 3 + 2 * parts[2] / 3)
 
 
+@checked
 def prediction_units(
-    a: Float[Numbers, "batch units"],
+    a: Annotated[Float[Numbers, "batch units"], finite],
     classes: Int[Numbers, " batch"],
-    count: int = 10,
-    threshold: float = 2.576,
+    count: Count = 10,
+    threshold: NotNegative = 2.576,
 ) -> Int[Array, "classes units"]:
     """Which units predict which class, by the preactivations `a` at a sequence's last image.
 
@@ -80,6 +87,7 @@ def prediction_units(
     than `threshold` median absolute deviations (scaled as for a normal) from zero: 1 above,
     -1 below, 0 not. Only those above zero send anything: "below" is a silent unit.
     """
+    check_labels(count, classes=classes)
 
     def units_of(c):
         mine = jnp.where((classes == c)[:, None], a, jnp.nan)
@@ -90,24 +98,29 @@ def prediction_units(
     return lax.map(units_of, jnp.arange(count))
 
 
+@checked
 def lesion(units: Bool[Numbers, " units"]) -> Float[Array, " units"]:
     """The `transmit` of a network in which these units send nothing."""
     return jnp.where(units, 0.0, 1.0)
 
 
+@checked
 def lesion_others(key: Key[Array, ""], units: Bool[Numbers, " units"]) -> Float[Array, " units"]:
     """The control: as many units, drawn from all the others, send nothing."""
     rank = jnp.where(units, 2.0, random.uniform(key, units.shape)).argsort().argsort()
     return lesion(rank < jnp.minimum(units.sum(), (~units).sum()))
 
 
+@checked
 def decode(
-    drive: Float[Numbers, "batch units"], medians: Float[Numbers, "classes units"]
+    drive: Annotated[Float[Numbers, "batch units"], finite],
+    medians: Annotated[Float[Numbers, "classes units"], finite, some],
 ) -> Int[Array, " batch"]:
     """The class that a drive announces: that whose median image is most nearly its negative."""
     return correlation(drive, -medians).argmax(1)
 
 
+@checked
 def correlation(a: Float[Numbers, "n units"], b: Float[Numbers, "m units"]) -> Float[Array, "n m"]:
     """Pearson's r between each row of `a` and each row of `b`; 0 where a row is constant."""
 
@@ -119,6 +132,7 @@ def correlation(a: Float[Numbers, "n units"], b: Float[Numbers, "m units"]) -> F
     return standard(a) @ standard(b).T
 
 
+@checked
 def elsewhere(classes: Int[Numbers, " n"]) -> Int[Array, " n"]:
     """For each sequence another one, of another class; each is used once.
 
@@ -128,6 +142,7 @@ def elsewhere(classes: Int[Numbers, " n"]) -> Int[Array, " n"]:
     return jnp.zeros_like(by_class).at[by_class].set(jnp.roll(by_class, len(by_class) // 2))
 
 
+@checked
 def in_wrong_context(
     rows: Int[Numbers, "steps n"], classes: Int[Numbers, " n"]
 ) -> Int[Array, "steps n"]:
@@ -136,7 +151,7 @@ def in_wrong_context(
 
 
 class Measures(NamedTuple):
-    """What one network does on test sequences.
+    """What one network does on test sequences, or each of several along a leading axis.
 
     `preactivation` is the mean |a| at each step: of the network as it is, `lesioned` with its
     prediction units (those above zero) silenced, `control` with as many others silenced.
@@ -147,14 +162,14 @@ class Measures(NamedTuple):
     class c (rows) and minus the median image of class k (columns).
     """
 
-    preactivation: Float[Array, " steps"]
-    lesioned: Float[Array, " steps"]
-    control: Float[Array, " steps"]
-    units: Int[Array, "classes units"]
-    expected: Float[Array, ""]
-    unexpected: Float[Array, ""]
-    decoded: Float[Array, " steps"]
-    likeness: Float[Array, "classes classes"]
+    preactivation: Float[Array, "*networks steps"]
+    lesioned: Float[Array, "*networks steps"]
+    control: Float[Array, "*networks steps"]
+    units: Int[Array, "*networks classes units"]
+    expected: Float[Array, "*networks"]
+    unexpected: Float[Array, "*networks"]
+    decoded: Float[Array, "*networks steps"]
+    likeness: Float[Array, "*networks classes classes"]
 
 
 class Probe(NamedTuple):
@@ -170,11 +185,12 @@ class Probe(NamedTuple):
         return self.images[self.rows]
 
 
+@checked
 def probe(
     dataset: Dataset,
     key: Key[Array, ""],
     *,
-    times: int = 1,
+    times: Count = 1,
     steps: int = 10,
     order: str = "ascending",
 ) -> Probe:
@@ -185,6 +201,7 @@ def probe(
     return Probe(images, rows, labels[rows], jnp.asarray(medians(dataset.x_train, dataset.y_train)))
 
 
+@checked
 @partial(jax.jit, static_argnames="network")
 def measure(params, test: Probe, key: Key[Array, ""], network: Network = RECURRENT) -> Measures:
     """Measure one trained network on test sequences; `key` draws the lesion's control."""
@@ -220,16 +237,22 @@ def _class_means(values, classes, count):
     return sums / jnp.bincount(classes, length=count).reshape(-1, 1)
 
 
+@checked
 @partial(jax.jit, static_argnames="network")
 def measure_all(params, test: Probe, key: Key[Array, ""], network: Network = RECURRENT) -> Measures:
     """`measure` of every network along the leading axis of `params`, one after another."""
     return lax.map(lambda p: measure(p, test, key, network), params)
 
 
+@checked
 def interval(
-    values: Float[Numbers, "networks ..."], level: float = 0.95, draws: int = 10_000, seed: int = 0
+    values: Float[Numbers, "networks ..."],
+    level: float = 0.95,
+    draws: Count = 10_000,
+    seed: Index = 0,
 ) -> Float[np.ndarray, "two ..."]:
     """Bootstrap interval of the mean over networks: its lower and upper end."""
+    check_number("between 0 and 1", lambda value: 0 < value < 1, level=level)
     values = np.asarray(values)
     again = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     means = np.stack([values[rows].mean(0) for rows in again])

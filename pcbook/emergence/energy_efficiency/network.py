@@ -1,6 +1,7 @@
 """The recurrent network, what its activity costs, and the gradient of that cost."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from pcbook.core.checks import lookup
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_alike, lookup
 from pcbook.core.network import Function
 from pcbook.emergence.energy_efficiency.arrays import Numbers, Steps, Weights
 
@@ -30,12 +32,14 @@ class Network(NamedTuple):
     gradient: Callable[..., tuple[Array, Any]] | None = None
 
 
-def init(key: Key[Array, ""], pixels: int) -> Weights:
+@checked
+def init(key: Key[Array, ""], pixels: Count) -> Weights:
     """Weights between -1 and 1 over the root of the number of units, all equally likely."""
     bound = pixels**-0.5
     return random.uniform(key, (pixels, pixels), minval=-bound, maxval=bound)
 
 
+@checked
 def preactivations(W: Weights, x: Steps, transmit: Float[Numbers, "..."] | float = 1.0) -> Steps:
     """What enters each unit, a_t = h_{t-1} W + x_t: the prediction from within plus the image.
 
@@ -47,6 +51,7 @@ def preactivations(W: Weights, x: Steps, transmit: Float[Numbers, "..."] | float
     return jnp.stack(a)
 
 
+@checked
 def drive(W: Weights, x: Steps) -> Steps:
     """What the network sends to its own units before each image: a_t - x_t = h_{t-1} W."""
     return preactivations(W, x) - x
@@ -65,7 +70,10 @@ COSTS = {
 _WEIGHT_COST = {"pre": 0.0, "post": 0.0, "post+weights": 3708.0}
 
 
-def energy(a: Steps | Sequence[Array], params, loss: str = "pre") -> Float[Array, ""]:
+@checked
+def energy(
+    a: Steps | Sequence[Float[Array, "batch all_units"]], params, loss: str = "pre"
+) -> Float[Array, ""]:
     """The loss: the mean cost of a unit, summed over the steps of `a`.
 
     "pre" mean|a|; "post" mean|h|; "post+weights" mean|h| + 3708 mean(W^2). Raises ValueError
@@ -78,6 +86,7 @@ def energy(a: Steps | Sequence[Array], params, loss: str = "pre") -> Float[Array
     return total
 
 
+@checked
 def gradient(
     W: Weights, x: Steps, loss: str = "pre"
 ) -> tuple[Float[Array, ""], Float[Array, "units units"]]:
@@ -126,10 +135,13 @@ def _step(W, h, x, transmit):
 RECURRENT = Network("recurrent", init, _rest, _step, gradient)
 
 
+@checked
 def run(
     network: Network, params, x: Steps, transmit: Float[Numbers, "..."] | float = 1.0
 ) -> Float[Array, "steps batch all_units"]:
     """The preactivations of any network; `preactivations` is the main network's, unrolled."""
+    expected = jax.eval_shape(partial(network.init, pixels=x.shape[2]), random.key(0))
+    check_alike(f"the network {network.name!r}", expected, params=params)
 
     def step(state, x_t):
         a, state = network.step(params, state, x_t, transmit)

@@ -9,12 +9,14 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Int, Key
 
+from pcbook.core.arguments import checked
 from pcbook.core.checks import check_count, check_number
 from pcbook.emergence.energy_efficiency.arrays import Numbers
 
 ORDERS = ("ascending", "either way", "random")
 
 
+@checked
 def sequences(
     key: Key[Array, ""],
     labels: Int[Numbers, " images"],
@@ -52,6 +54,7 @@ class Deck:
     n: int
 
 
+@checked
 def deck(labels: Int[Numbers, " images"], steps: int = 10, order: str = "ascending") -> Deck:
     """Sort the images by class, once for many dealings.
 
@@ -75,6 +78,7 @@ def deck(labels: Int[Numbers, " images"], steps: int = 10, order: str = "ascendi
     return Deck(rows, steps, order, int(n))
 
 
+@checked
 @jax.jit
 def deal(key: Key[Array, ""], deck: Deck) -> Int[Array, "steps n"]:
     """Deal a deck into sequences; see `sequences`."""

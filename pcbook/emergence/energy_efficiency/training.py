@@ -13,6 +13,7 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, Key
 from tqdm import tqdm
 
+from pcbook.core.arguments import Count, Index, Positive, checked
 from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.rules import Rule, begin, stateless, step
 from pcbook.emergence.energy_efficiency.arrays import Numbers
@@ -35,18 +36,19 @@ class Training(NamedTuple):
     loss: Float[np.ndarray, "epochs seeds"]
 
 
+@checked
 def train(
     images: Float[Numbers, "images pixels"],
     labels: Int[Numbers, " images"],
     *,
-    epochs: int,
-    rate: float | Sequence[float],
+    epochs: Count,
+    rate: Positive | Sequence[Positive],
     loss: str = "pre",
     order: str = "ascending",
-    steps: int = 10,
-    batch_size: int = 32,
-    seeds: Sequence[int] = (0,),
-    every: int | None = None,
+    steps: Count = 10,
+    batch_size: Count = 32,
+    seeds: Sequence[Index] = (0,),
+    every: Count | None = None,
     network: Network = RECURRENT,
 ) -> Training:
     """Train a network for each seed, all at once, to save energy on sequences of images.
@@ -58,7 +60,7 @@ def train(
     Raises ValueError for images that are not finite rows of pixels, labels that do not fit
     them, an unknown loss or order, and sizes below 1.
     """
-    every = every or epochs
+    every = epochs if every is None else every
     trainer = Trainer(network, loss, batch_size, deck(labels, steps, order))
     rates = np.broadcast_to(np.asarray(rate, np.float32), len(seeds))
     check_training(images, labels, trainer, rates, epochs, every)
@@ -121,6 +123,7 @@ def seed_keys(seeds: Sequence[int]) -> Key[Array, " seeds"]:
     return jnp.stack([random.key(seed) for seed in seeds])
 
 
+@checked
 @cache
 def rule(network: Network, loss: str = "pre") -> Rule:
     """The learning rule that saves energy: backprop through time, by hand where there is one.

@@ -14,10 +14,15 @@ For `MUTUAL` it vanishes given the present blanket alone (Friston 2013). In gene
 blanket must be given as well (Biehl et al. 2021; Aguilera et al. 2022).
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
+
+from pcbook.core.arguments import Count, Finite, Index, checked, finite
+from pcbook.core.checks import check_number
 
 OUTSIDE, SENSE, ACT, INSIDE = range(4)
 BURN_IN = 200  # steps after which the start is forgotten
@@ -28,7 +33,8 @@ MUTUAL = np.array(
 )
 
 
-def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4"]:
+@checked
+def draw_couplings(rng: np.random.Generator, leak: Finite = 0.0) -> Float[np.ndarray, "4 4"]:
     """Draw the couplings A[i, j] from variable j to variable i one step later.
 
     The outside does not couple to inside or actions, nor the inside to outside or senses: they
@@ -40,7 +46,8 @@ def wired(rng: np.random.Generator, leak: float = 0.0) -> Float[np.ndarray, "4 4
     return 0.9 * A / np.abs(np.linalg.eigvals(A)).max()
 
 
-def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Array, "steps n"]:
+@checked
+def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: Count) -> Float[Array, "steps n"]:
     """Simulate z(t + 1) = A z(t) + noise of variance 1, and drop the first BURN_IN steps."""
 
     def step(z, noise):
@@ -51,7 +58,8 @@ def wander(key: Key[Array, ""], A: Float[Array, "n n"], steps: int) -> Float[Arr
     return lax.scan(step, jnp.zeros(len(A)), noises)[1][BURN_IN:]
 
 
-def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
+@checked
+def lagged(A: Annotated[Float[np.ndarray, "4 4"], finite], past: Index) -> Float[np.ndarray, "n n"]:
     """Stationary covariance of inside, outside, and the blanket now and up to `past` steps before.
 
     The order is that of `windows`. C_0 = A C_0 A^T + I, and C_h = A^h C_0 is the covariance of
@@ -70,14 +78,19 @@ def lagged(A: Float[np.ndarray, "4 4"], past: int) -> Float[np.ndarray, "n n"]:
     return np.block(blocks)[np.ix_(picked, picked)]
 
 
-def windows(z: Float[np.ndarray, "steps 4"], past: int) -> Float[np.ndarray, "samples n"]:
+@checked
+def windows(
+    z: Annotated[Float[np.ndarray, "steps 4"], finite], past: Index
+) -> Float[np.ndarray, "samples n"]:
     """Inside and outside at each step, with the blanket then and `past` steps back."""
+    check_number(f"less than {len(z)}, the number of steps", len(z).__gt__, past=past)
     blanket = z[:, [SENSE, ACT]]
     back = [blanket[past - h : len(z) - h] for h in range(past + 1)]
     return np.concatenate([z[past:, [INSIDE, OUTSIDE]], *back], 1)
 
 
-def shared(C: Float[np.ndarray, "n n"]) -> float:
+@checked
+def shared_information(C: Float[np.ndarray, "n n"]) -> float:
     """Information (nats) that the first two Gaussian variables share, given all the others.
 
     -ln(1 - r^2) / 2 with r their partial correlation, from the inverse of the covariance.

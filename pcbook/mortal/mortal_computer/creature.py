@@ -19,7 +19,7 @@ It eats, pays for being alive, for heating and for its synapses, and its wall we
 |T| is too large. It is dead when the energy or the wall is gone.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,21 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Key
 
-from pcbook.core.checks import check_number
+from pcbook.core.arguments import (
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Scalar,
+    above_zero,
+    checked,
+    finite,
+    some,
+)
+from pcbook.core.checks import check_length, check_number
 from pcbook.core.relaxation import Number
+
+AboveZero = Annotated[Scalar, above_zero]  # infinity included
 
 # Clocks and weather
 PERIODS = jnp.array([300.0, 200.0, 130.0, 100.0, 64.0, 48.0, 36.0, 25.0])  # steps
@@ -99,22 +112,24 @@ def clocks(t: Number | Float[Array, ""]) -> Float[Array, "clocks 2"]:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
-def expect(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""]:
+def predict_heat(mind: Mind, hands: Float[Array, "clocks 2"]) -> Float[Array, ""]:
     """Predict the heat, mu, from the `hands` of the clocks (their cosines and sines)."""
     return ((mind.w * hands).sum(-1) * mind.m).sum()
 
 
+@checked
 def free_energy(
-    mind: Mind, s: Number, hands: Float[Array, "clocks 2"], price: float = PRICE
+    mind: Mind, s: Finite, hands: Float[Array, "clocks 2"], price: NotNegative = PRICE
 ) -> Float[Array, ""]:
     """F: the errors of the belief and of the prediction, and the price of the synapses."""
+    check_length(len(mind.m), "one for each synapse of the mind", hands=hands)
     upkeep = mind.m.sum() + (mind.w**2).sum() / 2
-    return (s - mind.x) ** 2 / 2 + (mind.x - expect(mind, hands)) ** 2 / 2 + price * upkeep
+    return (s - mind.x) ** 2 / 2 + (mind.x - predict_heat(mind, hands)) ** 2 / 2 + price * upkeep
 
 
 def flow(mind: Mind, s: Number, hands: Float[Array, "clocks 2"], paces: Paces) -> Mind:
     """Take one step of inference, learning and selection down the free energy."""
-    e = mind.x - expect(mind, hands)
+    e = mind.x - predict_heat(mind, hands)
     x = mind.x + paces.inference * (s - mind.x - e)
     w = mind.w + paces.learning * (e * mind.m[:, None] * hands - PRICE * mind.w)
     m = mind.m + paces.selection * (e * (mind.w * hands).sum(-1) - PRICE)
@@ -123,7 +138,7 @@ def flow(mind: Mind, s: Number, hands: Float[Array, "clocks 2"], paces: Paces) -
 
 def control(body: Body, mind: Mind, t: Float[Array, ""], gain: Number) -> Float[Array, ""]:
     """Command heat: u = -(gain T + x + mu(t + LAG) - mu(t)), within what the heater can do."""
-    change = expect(mind, clocks(t + LAG)) - expect(mind, clocks(t))
+    change = predict_heat(mind, clocks(t + LAG)) - predict_heat(mind, clocks(t))
     return jnp.clip(-(gain * body.T + mind.x + change), -STRONGEST, STRONGEST)
 
 
@@ -135,7 +150,8 @@ def remove_synapses(mind: Mind, cut: Float[Array, " clocks"]) -> Mind:
 # --- body
 
 
-def regulate(body: Body, heat: Number, command: Number, lethal: Number = LETHAL) -> Body:
+@checked
+def regulate(body: Body, heat: Finite, command: Finite, lethal: AboveZero = LETHAL) -> Body:
     """Warm the body by the outer `heat` and the heat commanded LAG steps ago; wear the wall."""
     T = body.T * (1 - 1 / TAU) + heat + body.heat[0]
     wall = jnp.minimum(1, body.wall + REPAIR * (1 - (T / lethal) ** 2))
@@ -152,7 +168,8 @@ def metabolise(body: Body, meal: Number, u: Number, m: Array, budget: Number) ->
 # --- weather
 
 
-def weather(key: Key[Array, ""], steps: int, regular: Number = 1.0) -> Float[Array, " steps"]:
+@checked
+def weather(key: Key[Array, ""], steps: Count, regular: Number = 1.0) -> Float[Array, " steps"]:
     """Draw the outer heat (degrees a step): a day and a tide of random amplitude and phase.
 
     With `regular` below 1, irregular weather of the same variance replaces a part of it: a
@@ -187,16 +204,17 @@ def born(budget: Number) -> tuple[Body, Mind]:
     return body, Mind(jnp.zeros(()), jnp.zeros((CLOCKS, 2)), jnp.full(CLOCKS, SIZE_AT_BIRTH))
 
 
+@checked
 def live(
     key: Key[Array, ""],
     heat: Float[Array, " steps"],
     food: Float[Array, " steps"],
     *,
     paces: Paces = PACES,
-    noise: Number = 0.1,
+    noise: NotNegative = 0.1,
     budget: Number = 60.0,
-    gain: Number = 0.05,
-    lethal: Number = LETHAL,
+    gain: Finite = 0.05,
+    lethal: AboveZero = LETHAL,
     hurt: int = -1,
     cut: Float[Array, " clocks"] | None = None,
 ) -> tuple[Body, Mind, dict[str, Float[Array, "steps ..."]]]:
@@ -218,6 +236,7 @@ def live(
     """
     check_number("a positive number", lambda value: value > 0, budget=budget)
     cut = jnp.zeros(CLOCKS) if cut is None else cut
+    check_length(CLOCKS, "one for each clock", cut=cut)
 
     def step(state, now):
         body, mind = state
@@ -252,7 +271,8 @@ def observe(body: Body, mind: Mind) -> dict[str, Array]:
 # --- measures
 
 
-def swing(height: float, period: float, gain: float) -> float:
+@checked
+def swing(height: Finite, period: Positive, gain: Finite) -> float:
     """Amplitude (degrees) of a body that acts by reflex alone, under a heat of one period.
 
     In the steady state of T(t + 1) = (1 - 1/tau) T(t) + d(t) - gain T(t - LAG),
@@ -262,7 +282,8 @@ def swing(height: float, period: float, gain: float) -> float:
     return height / abs(np.exp(1j * w) - 1 + 1 / TAU + gain * np.exp(-1j * w * LAG))
 
 
-def variety(values: Float[np.ndarray, " n"], width: float) -> float:
+@checked
+def variety(values: Annotated[Float[np.ndarray, " n"], finite, some], width: Positive) -> float:
     """Entropy (bits) of numbers that are told apart to within `width`."""
     _, counts = np.unique(np.round(np.asarray(values) / width), return_counts=True)
     p = counts / counts.sum()

@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
+from pcbook.core.arguments import Count, NotNegative, Share, checked
 from pcbook.core.checks import check_number
-from pcbook.core.relaxation import Number
 
 RICHEST = 3.0  # r: food (energy) a step at the source
 REACH = 0.2  # width of the food around it
@@ -26,9 +26,9 @@ SPEED = 0.03  # length of a step
 class Manner(NamedTuple):
     """How to move: the probability to tumble after F rose, and after it fell; the speed."""
 
-    worse: Number
-    better: Number
-    speed: Number = SPEED
+    worse: Share
+    better: Share
+    speed: NotNegative = SPEED
 
 
 MANNERS = {
@@ -38,13 +38,15 @@ MANNERS = {
 }
 
 
+@checked
 def plenty(place: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
     """Food (energy a step) at a place of the square [-1/2, 1/2)^2."""
     return RICHEST * jnp.exp(-(place**2).sum(-1) / (2 * REACH**2))
 
 
+@checked
 def forage(
-    key: Key[Array, ""], manner: Manner, *, steps: int, noise: Number = 0.01
+    key: Key[Array, ""], manner: Manner, *, steps: Count, noise: NotNegative = 0.01
 ) -> tuple[Float[Array, "steps 2"], Float[Array, " steps"]]:
     """Run and tumble: the place and the food of every step.
 
@@ -73,8 +75,9 @@ def forage(
     return lax.scan(step, carry, moments)[1]
 
 
+@checked
 def lifetimes(
-    food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: float = 1.0
+    food: Float[np.ndarray, "creatures steps"], budget: float | int, cost: NotNegative = 1.0
 ) -> Float[np.ndarray, " creatures"]:
     """The step at which the energy of each creature is gone, or infinity if it never is.
 

@@ -16,6 +16,7 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pcbook.core.arguments import Share, checked
 from pcbook.core.network import Layer, Params, forward
 from pcbook.core.relaxation import Number
 from pcbook.core.rules import step
@@ -57,8 +58,9 @@ def _update_grown(params, there, x, y, key):
     return loss, [first, Layer(last.W * there, last.b)], there
 
 
+@checked
 def grow(
-    key: Key[Array, ""], *, by_gradient: Number = 1.0
+    key: Key[Array, ""], *, by_gradient: Share = 1.0
 ) -> tuple[Params, Float[Array, " stages"], Bool[Array, " stages"]]:
     """Learn XOR by predictive coding, and add a hidden neuron after each STRETCH of updates.
 

@@ -11,14 +11,19 @@ in proportion to its mean fitness, and the fitness of a genome is (4 - sum of er
 (Stanley & Miikkulainen 2002).
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from pcbook.core.arguments import Allowed, Index, checked
+
 XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0], float)
 IN, BIAS, OUT = (0, 1), 2, 3  # nodes; hidden nodes are numbered from 4
 JITTER = 2.5  # the most that a mutation changes a weight
+
+
+_distance = Allowed("a number of at least 0", lambda value: value >= 0)  # infinity included
 
 
 class Gene(NamedTuple):
@@ -53,6 +58,7 @@ class Ancestry:
         return {self.connection(node, OUT): Gene(node, OUT, rng.normal()) for node in (*IN, BIAS)}
 
 
+@checked
 def respond(genome: Genome, x: Float[np.ndarray, "batch 2"]) -> Float[np.ndarray, " batch"]:
     """Output of the network for each input: sigmoids of slope 4.9, as in the paper."""
     into: dict[int, list[Gene]] = {}
@@ -128,26 +134,29 @@ def distance(a: Genome, b: Genome) -> float:
     return len(a.keys() ^ b.keys()) + 0.4 * gap
 
 
+@checked
 def fitness(genome: Genome) -> float:
     """(4 - sum of errors)^2 on XOR: 16 is perfect."""
     x, y = XOR
     return float((4 - np.abs(respond(genome, x) - y).sum()) ** 2)
 
 
+@checked
 def solves(genome: Genome) -> bool:
     """Whether every output is on the right side of 0.5."""
     x, y = XOR
     return bool(((respond(genome, x) > 0.5) == y).all())
 
 
+@checked
 def evolve(
-    seed: int,
+    seed: Index,
     *,
     generations: int = 100,
     size: int = 150,
     grow: bool = True,
     mate: bool = True,
-    threshold: float = 3.0,
+    threshold: Annotated[float | int, _distance] = 3.0,
 ) -> list[Genome]:
     """The fittest genome of each generation, up to the first that solves XOR.
 

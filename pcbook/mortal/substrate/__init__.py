@@ -12,37 +12,37 @@ Chapter: book/mortal/substrate.ipynb
 """
 
 from pcbook.mortal.substrate import claims
-from pcbook.mortal.substrate.chips import Generations, device, generations, in_the_loop, on
+from pcbook.mortal.substrate.chips import Generations, apply_gains, device, generations, in_the_loop
 from pcbook.mortal.substrate.clockless import infer_without_clock
 from pcbook.mortal.substrate.neurons import (
     Cortex,
     Habits,
     Neuron,
     Timing,
+    classify_by_vote,
     firing_rate,
+    init_cortex,
     integrate_and_fire,
-    look,
-    newborn,
+    present_image,
     responses,
     stdp,
-    vote,
 )
 from pcbook.mortal.substrate.spikes import (
     Spiking,
     additions,
-    send,
+    send_spikes,
     settle_by_spikes,
     spiking,
 )
 from pcbook.mortal.substrate.wiring import (
     Planted,
+    apply_mask,
     by_chance,
     by_slope,
+    draw_mask,
     plant,
     rewire,
     select_structure,
-    wire,
-    within,
 )
 
 __all__ = [
@@ -54,27 +54,27 @@ __all__ = [
     "Spiking",
     "Timing",
     "additions",
+    "apply_gains",
+    "apply_mask",
     "by_chance",
     "by_slope",
     "claims",
+    "classify_by_vote",
     "device",
+    "draw_mask",
     "firing_rate",
     "generations",
     "in_the_loop",
     "infer_without_clock",
+    "init_cortex",
     "integrate_and_fire",
-    "look",
-    "newborn",
-    "on",
     "plant",
+    "present_image",
     "responses",
     "rewire",
     "select_structure",
-    "send",
+    "send_spikes",
     "settle_by_spikes",
     "spiking",
     "stdp",
-    "vote",
-    "wire",
-    "within",
 ]

@@ -18,13 +18,15 @@ from jax import lax, random
 from jaxtyping import Array, Float, Key
 
 from pcbook.core import network
-from pcbook.core.checks import check_number
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_alike, check_number
 from pcbook.core.network import Params
 from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, accuracy, learn
 from pcbook.store.data import Dataset
 
 
+@checked
 def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
     """Draw a chip: the gain exp(spread N(0, 1)) of each of its synapses and biases.
 
@@ -39,11 +41,14 @@ def device(key: Key[Array, ""], params: Params, spread: Number) -> Params:
     )
 
 
-def on(chip: Params, params: Params) -> Params:
+@checked
+def apply_gains(chip: Params, params: Params) -> Params:
     """The effective parameters: gains times the parameters written to the chip."""
+    check_alike("params", params, chip=chip)
     return jax.tree.map(jnp.multiply, chip, params)
 
 
+@checked
 def in_the_loop(rule: Rule, chip: Params) -> Rule:
     """The rule that learns from what the chip computes, without knowing its gains.
 
@@ -52,10 +57,10 @@ def in_the_loop(rule: Rule, chip: Params) -> Rule:
     """
 
     def gradient(params, *others):
-        return rule.gradient(on(chip, params), *others)
+        return rule.gradient(apply_gains(chip, params), *others)
 
     return rule._replace(
-        gradient=gradient, predict=lambda params, x: rule.predict(on(chip, params), x)
+        gradient=gradient, predict=lambda params, x: rule.predict(apply_gains(chip, params), x)
     )
 
 
@@ -70,16 +75,17 @@ class Generations(NamedTuple):
     learned: Float[Array, " generations"]
 
 
+@checked
 def generations(
     rule: Rule,
     dataset: Dataset,
-    sizes: tuple[int, ...],
+    sizes: tuple[Count, ...],
     *,
     spread: Number,
     count: int,
     optimizer: optax.GradientTransformation,
-    updates: int,
-    batch_size: int,
+    updates: Count,
+    batch_size: Count,
     key: Key[Array, ""],
 ) -> Generations:
     """Train the first chip on labels, and each later one on the outputs of the chip before it.
@@ -93,6 +99,7 @@ def generations(
     if count < 2:
         raise ValueError(f"count = {count}: must be at least 2 generations")
     _check_spread(spread)
+    network.check_sizes(sizes)
     return _generations(
         dataset.x_train,
         dataset.y_train,

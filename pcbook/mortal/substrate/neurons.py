@@ -9,18 +9,32 @@ changes the weight between their neurons by
 
     dW = up exp(-d / tau) for d > 0,        dW = -down exp(d / tau) for d < 0.
 
-`look` puts both into competing neurons with adaptive thresholds (Diehl & Cook 2015).
+`present_image` puts both into competing neurons with adaptive thresholds (Diehl & Cook 2015).
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pcbook.core.arguments import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    checked,
+    finite,
+    positive,
+    share,
+)
+from pcbook.core.checks import check_labels, check_length, check_width
 from pcbook.core.relaxation import Number
+
+Current = Annotated[Float[Array, "..."], finite]  # nA
+Step = Annotated[float | int, positive]  # ms
 
 
 class Neuron(NamedTuple):
@@ -29,16 +43,17 @@ class Neuron(NamedTuple):
     It fires when V reaches the threshold, and stays at rest for the refractory time.
     """
 
-    tau: Number = 20.0  # ms
-    resistance: Number = 10.0  # megaohm: mV per nA
-    threshold: Number = 15.0  # mV
-    refractory: Number = 2.0  # ms
+    tau: Positive = 20.0  # ms
+    resistance: Positive = 10.0  # megaohm: mV per nA
+    threshold: Positive = 15.0  # mV
+    refractory: NotNegative = 2.0  # ms
 
 
 NEURON = Neuron()
 
 
-def firing_rate(current: Float[Array, "..."], neuron: Neuron = NEURON) -> Float[Array, "..."]:
+@checked
+def firing_rate(current: Current, neuron: Neuron = NEURON) -> Float[Array, "..."]:
     """Spikes a second at a constant current (nA): 1000 / (t_ref + tau ln(RI / (RI - V_th))).
 
     Zero up to the current that just reaches the threshold (Gerstner et al. 2014, sec. 1.3).
@@ -49,9 +64,10 @@ def firing_rate(current: Float[Array, "..."], neuron: Neuron = NEURON) -> Float[
     return jnp.where(drive > neuron.threshold, 1000 / interval, 0.0)
 
 
+@checked
 @partial(jax.jit, static_argnames=("steps", "dt"))
 def integrate_and_fire(
-    current: Float[Array, "..."], *, steps: int, dt: float, neuron: Neuron = NEURON
+    current: Current, *, steps: Count, dt: Step, neuron: Neuron = NEURON
 ) -> tuple[Float[Array, "steps ..."], Bool[Array, "steps ..."]]:
     """Voltage (mV above rest) and spikes at a constant current (nA), in `steps` of `dt` ms.
 
@@ -79,7 +95,7 @@ class Timing(NamedTuple):
 
     up: Number = 0.01
     down: Number = 0.012
-    tau: Number = 20.0  # ms
+    tau: Positive = 20.0  # ms
 
 
 TIMING = Timing()
@@ -96,11 +112,12 @@ def stdp_step(traces, pre, post, timing: Timing = TIMING, dt: float = 1.0):
     return (before + pre, after + post), change
 
 
+@checked
 def stdp(
     pre: Float[Array, "steps n"],
     post: Float[Array, "steps m"],
     timing: Timing = TIMING,
-    dt: float = 1.0,
+    dt: Step = 1.0,
 ) -> Float[Array, "m n"]:
     """The change of every weight by two trains of spikes, in steps of `dt` ms (Song et al. 2000).
 
@@ -122,11 +139,11 @@ class Cortex(NamedTuple):
 
 
 class Habits(NamedTuple):
-    """Settings of `look`, after Diehl & Cook (2015), with steps of 1 ms."""
+    """Settings of `present_image`, after Diehl & Cook (2015), with steps of 1 ms."""
 
-    steps: int = 50  # ms an image
-    peak: float = 0.2  # spikes a ms from a white pixel
-    tau: float = 20.0  # ms, of the voltage
+    steps: Count = 50  # ms an image
+    peak: Share = 0.2  # spikes a ms from a white pixel
+    tau: Positive = 20.0  # ms, of the voltage
     threshold: float = 13.0  # mV above rest
     fatigue: Number = 0.3  # mV a spike
     total: float = 20.0  # mV, of all weights onto a neuron together
@@ -137,8 +154,12 @@ class Habits(NamedTuple):
 HABITS = Habits()
 
 
-def look(
-    cortex: Cortex, image: Float[Array, " pixels"], key: Key[Array, ""], habits: Habits = HABITS
+@checked
+def present_image(
+    cortex: Cortex,
+    image: Annotated[Float[Array, " pixels"], share],
+    key: Key[Array, ""],
+    habits: Habits = HABITS,
 ) -> tuple[Cortex, Float[Array, " neurons"]]:
     """Present one image as random spikes and learn by STDP: new weights, and spikes per neuron.
 
@@ -146,6 +167,7 @@ def look(
     others. Each spike raises the threshold of its neuron. The weights onto each neuron are
     normalised to a constant sum.
     """
+    check_length(cortex.W.shape[1], "a pixel for each column of cortex.W", image=image)
     seen = random.bernoulli(key, habits.peak * image, (habits.steps, len(image))).astype(float)
 
     def step(state, pre):
@@ -163,27 +185,39 @@ def look(
     return Cortex(habits.total * W / W.sum(1, keepdims=True), tired), spikes.sum(0)
 
 
-def newborn(key: Key[Array, ""], neurons: int, pixels: int, habits: Habits = HABITS) -> Cortex:
-    """Random weights of the sum that `look` keeps, and thresholds that have not risen."""
+@checked
+def init_cortex(
+    key: Key[Array, ""], neurons: Count, pixels: Count, habits: Habits = HABITS
+) -> Cortex:
+    """Random weights of the sum that `present_image` keeps, and thresholds that have not risen."""
     W = random.uniform(key, (neurons, pixels))
     return Cortex(habits.total * W / W.sum(1, keepdims=True), jnp.zeros(neurons))
 
 
+@checked
 def responses(
-    cortex: Cortex, images: Float[Array, "n pixels"], key: Key[Array, ""], habits: Habits = HABITS
+    cortex: Cortex,
+    images: Annotated[Float[Array, "n pixels"], share],
+    key: Key[Array, ""],
+    habits: Habits = HABITS,
 ) -> Float[Array, "n neurons"]:
     """How often each neuron fires for each image, without learning."""
+    check_width("images", images, cortex.W.shape[1], "input")
     keys = random.split(key, len(images))
-    return jax.vmap(lambda image, k: look(cortex, image, k, habits)[1])(images, keys)
+    return jax.vmap(lambda image, k: present_image(cortex, image, k, habits)[1])(images, keys)
 
 
-def vote(
-    known: Float[Array, "n neurons"], labels: Int[Array, " n"], asked: Float[Array, "m neurons"]
+@checked
+def classify_by_vote(
+    known: Annotated[Float[Array, "n neurons"], finite],
+    labels: Int[Array, " n"],
+    asked: Annotated[Float[Array, "m neurons"], finite],
 ) -> Int[Array, " m"]:
     """Label each neuron by the class it fires most for in the `known` responses, and classify.
 
     The score of a class is the mean response of its neurons.
     """
+    check_labels(10, labels=labels)
     classes = jax.nn.one_hot(labels, 10)
     habit = (classes / jnp.maximum(classes.sum(0), 1)).T @ known
     members = jax.nn.one_hot(habit.argmax(0), 10)

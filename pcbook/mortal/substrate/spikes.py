@@ -46,7 +46,7 @@ class Spiking(NamedTuple):
     error_spikes: list[Float[Array, " batch"]]
 
 
-def send(
+def send_spikes(
     value: Float[Array, "..."], told: Float[Array, "..."], threshold: Number, leak: Number = 0.0
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Send a value by a spike: the listeners' estimate `told` after this step, and -1, 0 or 1.
@@ -74,9 +74,9 @@ def settle_by_spikes(
 ) -> Spiking:
     """Descend the energy by spikes alone, starting from activities of zero.
 
-    Each activity and each error is sent by `send`, at most one spike a step, and every neuron
-    moves by the estimates it receives. As the threshold vanishes, and the number of steps
-    grows, this is predictive coding. Raises ValueError for steps < 1, rate <= 0 or
+    Each activity and each error is sent by `send_spikes`, at most one spike a step, and every
+    neuron moves by the estimates it receives. As the threshold vanishes, and the number of
+    steps grows, this is predictive coding. Raises ValueError for steps < 1, rate <= 0 or
     threshold <= 0.
     """
     check_count(steps=steps)
@@ -90,7 +90,7 @@ def settle_by_spikes(
 @partial(jax.jit, static_argnames=("steps", "activation", "loss"))
 def _settle_by_spikes(params, x, y, *, rate, threshold, leak, steps, activation, loss):
     def tell(values, told):
-        pairs = [send(v, t, threshold, leak) for v, t in zip(values, told)]
+        pairs = [send_spikes(v, t, threshold, leak) for v, t in zip(values, told)]
         return [t for t, _ in pairs], [jnp.abs(s).sum(-1) for _, s in pairs]
 
     def velocity(xs, messages):

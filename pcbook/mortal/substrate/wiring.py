@@ -10,7 +10,7 @@ highest score: random in SET (Mocanu et al. 2018), the slope |dF/dW_ij| in RigL 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -18,7 +18,8 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Key
 
 from pcbook.core import network
-from pcbook.core.checks import check_number
+from pcbook.core.arguments import Count, Share, checked, finite, share
+from pcbook.core.checks import check_alike, check_number, check_width
 from pcbook.core.network import Params
 from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, learn
@@ -26,7 +27,8 @@ from pcbook.core.rules import Rule, learn
 Mask = list[Bool[Array, "_ _"]]
 
 
-def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
+@checked
+def draw_mask(key: Key[Array, ""], params: Params, density: Number) -> Mask:
     """Draw the synapses that are present: in each layer a random share `density` of all.
 
     Raises ValueError unless 0 < density <= 1.
@@ -40,16 +42,19 @@ def wire(key: Key[Array, ""], params: Params, density: Number) -> Mask:
     ]
 
 
-def within(params: Params, mask: Mask) -> Params:
+@checked
+def apply_mask(params: Params, mask: Mask) -> Params:
     """The parameters, or an update of them, with the weights of absent synapses at zero."""
+    check_alike("the weights of params", [layer.W for layer in params], mask=mask)
     return [layer._replace(W=layer.W * there) for layer, there in zip(params, mask)]
 
 
+@checked
 def rewire(
     W: Float[Array, "n_out n_in"],
     there: Bool[Array, "n_out n_in"],
-    score: Float[Array, "n_out n_in"],
-    share: Number,
+    score: Annotated[Float[Array, "n_out n_in"], finite],
+    share: Share,
 ) -> tuple[Float[Array, "n_out n_in"], Bool[Array, "n_out n_in"]]:
     """Drop a share of the synapses, the weakest, and add as many absent ones of highest score.
 
@@ -67,11 +72,13 @@ def _ranks(score):
     return jnp.argsort(jnp.argsort(score.ravel())).reshape(score.shape)
 
 
+@checked
 def by_chance(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Array, "n_out n_in"]:
     """SET: a random score for every synapse (Mocanu et al. 2018)."""
     return random.uniform(key, slope.shape)
 
 
+@checked
 def by_slope(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Array, "n_out n_in"]:
     """The modulus of the slope (Evci et al. 2020).
 
@@ -81,6 +88,7 @@ def by_slope(key: Key[Array, ""], slope: Float[Array, "n_out n_in"]) -> Float[Ar
     return jnp.abs(slope)
 
 
+@checked
 def select_structure(
     rule: Rule,
     params: Params,
@@ -89,7 +97,7 @@ def select_structure(
     y: Float[Array, "rounds batches batch n_L"],
     *,
     score: Callable[..., Array],
-    shares: Float[Array, " rounds"],
+    shares: Annotated[Float[Array, " rounds"], share],
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
 ) -> tuple[Params, list[Bool[Array, "moments _ _"]]]:
@@ -130,12 +138,15 @@ def select_structure(
         params, mask = exchange(params, mask, scores, share)
         return (params, mask), mask
 
-    start = (within(params, mask), mask)
+    check_width("x", x[0, 0], params[0].W.shape[1], "input")
+    check_width("y", y[0, 0], len(params[-1].b), "output", x.shape[2])
+    start = (apply_mask(params, mask), mask)
     rounds = (x, y, shares, random.split(key, len(x)))
     (params, _), masks = lax.scan(learn_and_exchange, start, rounds)
     return params, [jnp.concatenate([first[None], later]) for first, later in zip(mask, masks)]
 
 
+@checked
 def exchange(
     params: Params, mask: Mask, scores: list[Float[Array, "_ _"]], share: Number
 ) -> tuple[Params, Mask]:
@@ -152,7 +163,7 @@ def _of_present_synapses(rule, mask):
 
     def gradient(*arguments):
         loss, update, state = rule.gradient(*arguments)
-        return loss, within(update, mask), state
+        return loss, apply_mask(update, mask), state
 
     return rule._replace(gradient=gradient)
 
@@ -166,7 +177,10 @@ class Planted(NamedTuple):
     y: Float[Array, "*batches batch n_L"]
 
 
-def plant(key: Key[Array, ""], shape: tuple[int, ...], units: int = 24, fan_in: int = 3) -> Planted:
+@checked
+def plant(
+    key: Key[Array, ""], shape: tuple[Count, ...], units: Count = 24, fan_in: Count = 3
+) -> Planted:
     """Draw a network of three layers of `units`, with `fan_in` inputs to each hidden unit.
 
     Planted weights are +1 or -1. The upper layer is dense and random; a learner that is given it

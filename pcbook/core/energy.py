@@ -11,10 +11,11 @@ free: equilibrium propagation, contrastive Hebbian learning and Boltzmann machin
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from pcbook.core.relaxation import Number, Settled, relax
@@ -24,12 +25,14 @@ from pcbook.core.rules import Rule, stateless
 class Clamps(NamedTuple):
     """What is held from outside: the input `x`, and the target `y` with its `precision`.
 
-    With no target, `y` None, the output is free.
+    With no target, `y` None, the output is free. What is learned from a sample is multiplied
+    by its `weight`, (batch,), which does not change where the sample comes to rest.
     """
 
     x: Any
     y: Any
     precision: Any = 1.0
+    weight: Any = None
 
 
 class Energy(NamedTuple):
@@ -60,7 +63,10 @@ def define(
         return jax.tree.map(lambda s: -s, slope)
 
     def slope(params, state, clamps):
-        return jax.grad(lambda params: value(params, state, clamps).mean())(params)
+        def mean(params):
+            return weighted(value(params, state, clamps), clamps.weight).mean()
+
+        return jax.grad(mean)(params)
 
     return Energy(value, start, velocity or downhill, update or slope)
 
@@ -82,22 +88,23 @@ def settle_then_learn(
     predict: Callable[..., Array],
     loss: Callable[..., Array] | None = None,
     *,
-    precision: Number = 1.0,
+    precision: Any = 1.0,
+    sample_weight: Callable[..., Array] | None = None,
     **relaxation,
 ) -> Rule:
     """The rule that settles with input and target clamped, and learns where it comes to rest.
 
     It returns the mean of `loss(prediction, y)` for the prediction made before the target was
-    seen, or without a loss the mean energy at rest. The other arguments are those of `relax`.
+    seen, or without a loss the mean energy at rest. With `sample_weight(x, y)` -> (batch,),
+    loss and update are means of the samples times their weights. The other arguments are
+    those of `relax`.
     """
 
     def gradient(params, state, x, y, key):
-        clamps = Clamps(x, y, precision)
+        clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
         rest = settle(energy, params, clamps, **relaxation).state
-        if loss is None:
-            value = energy.value(params, rest, clamps).mean()
-        else:
-            value = loss(predict(params, x), y).mean()
+        value = energy.value(params, rest, clamps) if loss is None else loss(predict(params, x), y)
+        value = weighted(value, clamps.weight).mean()
         return value, energy.update(params, rest, clamps), state
 
     return Rule(name, stateless, gradient, predict)
@@ -112,6 +119,7 @@ def contrast(
     nudged: Callable[..., Clamps],
     nudge: Number,
     symmetric: bool = True,
+    sample_weight: Callable[..., Array] | None = None,
     **relaxation,
 ) -> Rule:
     """The rule that learns from the difference between two states of rest.
@@ -119,17 +127,51 @@ def contrast(
         dW ~ [dF/dW(beta) - dF/dW(-beta)] / (2 beta),    or [dF/dW(beta) - dF/dW(0)] / beta
 
     unless it is `symmetric`. `nudged(x, y, beta)` are the clamps of a phase that is nudged
-    towards the target by beta. The other arguments are those of `relax`.
+    towards the target by beta. The other arguments are those of `settle_then_learn`.
     """
     betas = (nudge, -nudge if symmetric else 0.0)
 
     def phase(params, x, y, beta):
-        clamps = nudged(x, y, beta)
+        clamps = nudged(x, y, beta)._replace(weight=weigh(sample_weight, x, y))
         return energy.update(params, settle(energy, params, clamps, **relaxation).state, clamps)
 
     def gradient(params, state, x, y, key):
         towards, away = map(partial(phase, params, x, y), betas)
         update = jax.tree.map(lambda a, b: (a - b) / (betas[0] - betas[1]), towards, away)
-        return loss(predict(params, x), y).mean(), update, state
+        value = weighted(loss(predict(params, x), y), weigh(sample_weight, x, y))
+        return value.mean(), update, state
 
     return Rule(name, stateless, gradient, predict)
+
+
+def weigh(sample_weight: Callable[..., Array] | None, x, y) -> Array | None:
+    """The weight of each sample, (batch,). Raises ValueError for weights of another shape."""
+    if sample_weight is None:
+        return None
+    weight = sample_weight(x, y)
+    if jnp.shape(weight) != (len(x),):
+        raise ValueError(
+            f"sample_weight returns the shape {jnp.shape(weight)}: must be ({len(x)},), "
+            "one a sample"
+        )
+    return weight
+
+
+def weighted(values, weight):
+    """The values of the samples times their weights, if they have any."""
+    return values if weight is None else weight * values
+
+
+def cache_hashable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Cache `function`, except for a call with what has no hash, such as an array or a list."""
+    cached = cache(function)
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        try:
+            hash((args, tuple(kwargs.values())))
+        except TypeError:
+            return function(*args, **kwargs)
+        return cached(*args, **kwargs)
+
+    return call

@@ -36,7 +36,7 @@ def float64():
 
 
 def problem(case):
-    return Problem(case.params, case.y, case.activation, case.precision)
+    return Problem(case.params, case.y, case.activation, "squared error", case.precision)
 
 
 def at_errors(case, zs):
@@ -91,7 +91,7 @@ def test_velocity_and_energy_are_those_of_predictive_coding(case):
     energy = predictive_coding.energy(
         case.params, case.xs, case.y, case.activation, precision=case.precision
     )
-    assert_close(here.energy(es), energy)
+    assert_close(here.energy(case.xs, es), energy)
 
 
 @fewer
@@ -110,7 +110,7 @@ def test_curvature_is_the_identity_and_the_square_of_the_jacobian(case):
         J = jax.jacobian(output)(flat)
         H = jnp.eye(len(flat)) + case.precision * J.T @ J
         moves = [jnp.cos(jnp.arange(e.size, dtype=float)).reshape(e.shape) for e in es[:-1]]
-        ours = here.curvature(branches, moves)
+        ours = here.curvature(branches, moves, here.bend(case.xs))
         flat_move = ravel_pytree([m[sample] for m in moves])[0]
         assert_close(ravel_pytree([o[sample] for o in ours])[0], H @ flat_move)
 
@@ -206,7 +206,8 @@ def test_gauss_newton_solves_a_linear_network_in_as_many_products_as_outputs():
     xs = activities(net.params, net.x, "identity")[:-1]
     slopes, branches = here.down(xs, here.errors(xs))
     target = [-s for s in slopes]
-    d, count = conjugate_gradients(lambda m: here.curvature(branches, m), target, 1e-10, 50)
+    times = lambda m: here.curvature(branches, m, here.bend(xs))  # noqa: E731
+    d, count = conjugate_gradients(times, target, 1e-10, 50)
     assert count <= 3
     closed = infer(net.params, net.x, net.y, method="closed form", activation="identity")
     assert_close(d, here.errors(closed.xs)[:-1], rtol=1e-7, atol=1e-8)
@@ -261,13 +262,19 @@ def test_a_sweep_is_what_xla_counts():
     arrays = (net.params, net.y, net.xs, es, branches)
 
     def on(function):
-        return lambda params, y, *rest: function(Problem(params, y, "tanh", 1.0), *rest)
+        def call(params, y, *rest):
+            return function(Problem(params, y, "tanh", "squared error", 1.0), *rest)
+
+        return call
 
     passes = {
         "up": (lambda here, xs, es, at: here.up(xs, es[:-1], at), first + sum(rest)),
         "down": (lambda here, xs, es, _: here.down(xs, es), sum(rest)),
         "look": (lambda here, xs, es, _: here.velocities(xs, es), sum(rest)),
-        "curvature": (lambda here, _, es, at: here.curvature(at, es[:-1]), 2 * sum(rest)),
+        "curvature": (
+            lambda here, xs, es, at: here.curvature(at, es[:-1], here.bend(xs)),
+            2 * sum(rest),
+        ),
         "errors": (lambda here, xs, es, _: here.errors(xs), first + sum(rest)),
     }
     for name, (function, weights) in passes.items():
@@ -297,7 +304,8 @@ def test_a_gauss_newton_step_pays_a_sweep_for_each_product_with_the_curvature():
     here = problem(net)
     xs = activities(net.params, net.x, "identity")[:-1]
     slopes, branches = here.down(xs, here.errors(xs))
-    _, products = conjugate_gradients(lambda m: here.curvature(branches, m), [-s for s in slopes])
+    times = lambda m: here.curvature(branches, m, here.bend(xs))  # noqa: E731
+    _, products = conjugate_gradients(times, [-s for s in slopes])
     end = infer(net.params, net.x, net.y, activation="identity", tolerance=0, most=1)
     down, trial_up, look_down = 0.5, 0.5, 0.5
     np.testing.assert_allclose(end.sweeps, [1, 1 + down + products + trial_up + look_down])

@@ -1,7 +1,8 @@
 """Inference by one of the methods, what it costs, and the learning rule that uses it."""
 
 import warnings
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,23 @@ from jaxtyping import Array, Float
 
 from pcbook.core import network
 from pcbook.core.checks import check_count, check_positive, check_share, check_width, lookup
-from pcbook.core.network import ACTIVATIONS, LOSSES, Activities, Layer, Params
+from pcbook.core.energy import Clamps, cache_hashable, weigh, weighted
+from pcbook.core.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Layer,
+    Named,
+    Params,
+    as_float,
+    find_activation,
+    find_loss,
+    like_biases,
+)
+from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations import predictive_coding as pc
+from pcbook.foundations.predictive_coding import Precision
 from pcbook.inference.fast_inference.methods import METHODS, State
 from pcbook.inference.fast_inference.problem import Problem
 from pcbook.inference.fast_inference.solver import dot
@@ -51,14 +66,15 @@ def infer(
     rate: float | int | None = None,
     tolerance: float | int = 1e-3,
     most: int = 200,
-    activation: str = "tanh",
-    precision: float | int = 1.0,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
     start: Activities | None = None,
     reference: list[Layer] | None = None,
 ) -> Inference:
     """Bring the activities to the equilibrium of the energy, and report what it cost.
 
-    Input and target are clamped; the loss is the squared error. Inference stops when the
+    Input and target are clamped. Inference stops when the
     velocity of the activities is at most `tolerance` times that of the forward pass, after
     `most` steps, or when the energy explodes. Warns (RuntimeWarning) if the energy was ever
     above its first value.
@@ -72,8 +88,7 @@ def infer(
     tolerance outside [0, 1), most < 1, precision <= 0, or the closed form of a network that is
     not linear.
     """
-    settings = _settings(method, rate, tolerance, most, activation, precision)
-    check_width("y", y, len(params[-1].b), "output", len(x))
+    settings = _settings(method, rate, tolerance, most, activation, loss, precision)
     search, yardstick = _settle(params, x, y, start, reference, **settings)
     record = Moment(*(np.asarray(numbers)[: int(search.count)] for numbers in search.record))
     energy, ceiling = record.energy, record.energy[0] * (1 + ROUNDING)
@@ -93,28 +108,32 @@ def infer(
     )
 
 
-@cache
+@cache_hashable
 def rule(
     method: str = "gauss-newton",
-    rate: float | int | None = None,
-    tolerance: float | int = 1e-2,
+    rate: Number | None = None,
+    tolerance: Number = 1e-2,
     most: int = 50,
-    activation: str = "tanh",
-    precision: float | int = 1.0,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+    *,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding at the equilibrium that one of the `METHODS` finds.
 
-    The arguments are those of `infer`, and so are the errors raised.
+    The arguments are those of `infer` and of `predictive_coding.rule`, and so are the errors
+    raised.
     """
-    settings = _settings(method, rate, tolerance, most, activation, precision)
-    loss = LOSSES["squared error"]
+    settings = _settings(method, rate, tolerance, most, activation, loss, precision)
+    energy = pc.chain(activation, loss)
 
     def gradient(params, state, x, y, key):
         search, _ = _settle(params, x, y, None, None, **settings)
-        xs = search.state.xs
-        es = pc.errors(params, xs, y, activation, precision=precision)
-        value = loss(network.forward(params, x, activation), y).mean()
-        return value, pc.weight_gradients(xs, es, activation), state
+        clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
+        value = find_loss(loss)(network.forward(params, x, activation), y)
+        update = energy.update(params, search.state.xs, clamps)
+        return weighted(value, clamps.weight).mean(), update, state
 
     return Rule(f"predictive coding, {method}", stateless, gradient, network.predictor(activation))
 
@@ -129,24 +148,30 @@ def backprops(params: Params, sweeps: float | Float[np.ndarray, "..."]):
     return (first + 2 * sum(rest) * sweeps) / (2 * first + 3 * sum(rest))
 
 
-def _settings(method, rate, tolerance, most, activation, precision) -> dict[str, Any]:
+def _settings(method, rate, tolerance, most, activation, loss, precision) -> dict[str, Any]:
     """Check the settings of an inference, and give `rate` its default.
 
     Raises ValueError for what `infer` says.
     """
     rate = lookup(METHODS, method=method).rate if rate is None else rate
-    check_positive(rate=rate, precision=precision)
+    check_positive(rate=rate)
+    pc.check_precision(precision)
     check_count(most=most)
     check_share(tolerance=tolerance)
-    lookup(ACTIVATIONS, activation=activation)
-    if method == "closed form" and activation != "identity":
-        raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
+    if method == "closed form":
+        if find_activation(activation) is not ACTIVATIONS["identity"]:
+            raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
+        if find_loss(loss) is not LOSSES["squared error"]:
+            raise ValueError(f"loss = {loss!r}: must be 'squared error' for the closed form")
+    find_activation(activation)
+    find_loss(loss)
     return {
         "method": method,
         "rate": rate,
         "tolerance": tolerance,
         "most": most,
         "activation": activation,
+        "loss": loss,
         "precision": precision,
     }
 
@@ -172,12 +197,14 @@ class Search(NamedTuple):
     count: Any
 
 
-@partial(jax.jit, static_argnames=("method", "most", "activation"))
+@partial(jax.jit, static_argnames=("method", "most", "activation", "loss"))
 def _settle(
-    params, x, y, start, reference, *, method, rate, tolerance, most, activation, precision
+    params, x, y, start, reference, *, method, rate, tolerance, most, activation, loss, precision
 ) -> tuple[Search, Array]:
     """Run a method until it converges; also return the velocity of the forward pass."""
-    problem, chosen = Problem(params, y, activation, precision), METHODS[method]
+    check_width("y", y, len(params[-1].W), "output", len(x))
+    x, y = as_float(x, params), as_float(y, params)
+    problem, chosen = Problem(params, y, activation, loss, precision), METHODS[method]
     observe = partial(_observe, problem, None if reference is None else ravel_pytree(reference)[0])
 
     xs = network.activities(params, x, activation)[:-1]
@@ -212,9 +239,10 @@ def _observe(problem: Problem, wanted, xs, es, sweeps) -> tuple[Activities, Mome
     vs = problem.velocities(xs, es)
     distance = jnp.nan
     if wanted is not None:
-        update = ravel_pytree(pc.weight_gradients(xs, es, problem.activation))[0]
+        update = like_biases(problem.params, pc.weight_gradients(xs, es, problem.activation))
+        update = ravel_pytree(update)[0]
         distance = jnp.linalg.norm(update - wanted) / jnp.linalg.norm(wanted)
-    moment = Moment(sweeps, jnp.sqrt(dot(vs, vs).sum()), problem.energy(es).mean(), distance)
+    moment = Moment(sweeps, jnp.sqrt(dot(vs, vs).sum()), problem.energy(xs, es).mean(), distance)
     return vs, Moment(*(jnp.asarray(number, xs[0].dtype) for number in moment))
 
 

@@ -27,7 +27,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pcbook.core.checks import check_count, check_number, check_positive, check_share, check_width
-from pcbook.core.energy import Clamps, Energy, cache_hashable, define, settle, settle_then_learn
+from pcbook.core.energy import (
+    Clamps,
+    Energy,
+    Inference,
+    cache_hashable,
+    define,
+    report,
+    settle,
+    settle_then_learn,
+    warn_if_diverged,
+)
 from pcbook.core.network import (
     LOSSES,
     Activities,
@@ -45,7 +55,7 @@ from pcbook.core.network import (
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, Settled, relax
+from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Comparison, Rule
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
@@ -307,48 +317,50 @@ def infer(
     *,
     steps: int = 20,
     rate: Number = 0.1,
+    tolerance: Number | None = None,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
     start: Activities | None = None,
+    clamp_input: bool = True,
     trajectory: bool = False,
-) -> list[Float[Array, "*moments batch _"]]:
+) -> Inference:
     """Descend the energy in the activities, with the input clamped, and the target if there is one.
 
     `steps` Euler steps of size `rate` from the activities `start` = x_0..x_{L-1}, by default
-    those of the forward pass. Returns x_0..x_{L-1}, or with `trajectory` the same with a
-    leading axis of the steps + 1 moments. Raises ValueError for steps < 1, rate <= 0,
-    precision <= 0, an unknown name, or a shape that does not fit.
+    those of the forward pass; with a `tolerance` at most so many, until the speed |dx/dt| of
+    every sample is at most that share of what it was at the start. With `clamp_input` false the
+    input moves too. With `trajectory`, the `path` holds the activities, with a leading axis of
+    the steps + 1 moments. Warns (RuntimeWarning) if inference diverged, but under `jax.jit` or
+    `jax.vmap`. It can be differentiated, with a tolerance in forward mode alone. Inputs that
+    are integers or truth values become numbers. Raises ValueError for steps < 1, rate <= 0, a
+    tolerance outside [0, 1) or with a trajectory, precision <= 0, an unknown name, or a shape
+    that does not fit.
     """
     check_inference(steps, rate, precision)
-    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
-    settled = relaxed(
-        params,
-        Clamps(x, y, precision),
-        start,
-        rate,
-        energy=chain(activation, loss),
-        steps=steps,
-        trajectory=trajectory,
-    )
-    return settled.path if trajectory else settled.state
+    forward = activities(params, x, activation)[:-1]
+    start = forward if start is None else checked_start(start, forward)
+    energy, clamps = chain(activation, loss, None if clamp_input else 0.0), Clamps(x, y, precision)
+    relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
+    found = _infer(params, clamps, start, rate, energy=energy, **relaxation)
+    warn_if_diverged(found, energy, params, clamps, start, rate)
+    return found
+
+
+def checked_start(start: Activities, forward: Activities) -> Activities:
+    """The activities to start from with the input given, once they have the right shapes."""
+    check_length("start", start, len(forward), "x_0..x_{L-1}")
+    for l, (ours, theirs) in enumerate(zip(start, forward)):
+        if ours.shape != theirs.shape:
+            raise ValueError(f"start[{l}] has shape {ours.shape}: must be {theirs.shape}")
+    return [forward[0], *start[1:]]
 
 
 @partial(jax.jit, static_argnames=("energy", "steps", "tolerance", "trajectory"))
-def relaxed(
-    params: Params,
-    clamps: Clamps,
-    start: Activities,
-    rate: Number,
-    *,
-    energy: Energy,
-    steps: int,
-    tolerance: float | None = None,
-    trajectory: bool = False,
-) -> Settled:
-    """`energy.settle`, compiled once for each energy and each setting."""
-    relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
-    return settle(energy, params, clamps, start=start, rate=rate, **relaxation)
+def _infer(params, clamps, start, rate, *, energy, **relaxation) -> Inference:
+    """`energy.infer`, compiled once for each energy and each setting."""
+    settled = settle(energy, params, clamps, start=start, rate=rate, **relaxation)
+    return report(settled, energy, params, clamps, start)
 
 
 def weight_gradients(xs: Activities, es: Activities, activation: Named = "tanh") -> list[Layer]:

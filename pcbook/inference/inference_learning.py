@@ -24,28 +24,27 @@ import optax
 from jaxtyping import Array, Float
 
 from pcbook.core.checks import check_number, check_share, check_width
-from pcbook.core.energy import Clamps, contrast, weigh, weighted
+from pcbook.core.energy import Clamps, Inference, contrast, weigh, weighted
 from pcbook.core.network import (
     LOSSES,
     Activities,
     Named,
     Params,
-    activities,
     find_loss,
     forward,
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, Settled, relax
+from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Rule, exceeds
 from pcbook.foundations import predictive_coding
 from pcbook.foundations.predictive_coding import (
     Precision,
     chain,
     check_inference,
+    infer,
     layer_precisions,
     lent_variance,
-    relaxed,
 )
 from pcbook.store.claims import Measurement, criterion
 
@@ -55,36 +54,16 @@ def settle(
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"] | None,
     *,
-    tolerance: float = 1e-3,
+    tolerance: Number = 1e-3,
     steps: int = 1000,
-    rate: Number = 0.1,
-    activation: Named = "tanh",
-    loss: Named = "squared error",
-    precision: Precision = 1.0,
-    clamp_input: bool = True,
-    start: Activities | None = None,
-) -> Settled:
+    **options,
+) -> Inference:
     """The E-step: descend the energy until the activities x_0..x_{L-1} have come to rest.
 
-    A sample is at rest when its speed |dx/dt| is at most `tolerance` of what it was at
-    `start`, by default the forward pass; inference ends when all are, or after `steps` Euler
-    steps of size `rate`. With `clamp_input` false the input moves too. Raises ValueError
-    for a tolerance outside [0, 1), steps < 1, rate <= 0, precision <= 0, an unknown name or a
-    shape that does not fit.
+    It is inference with a tolerance: the other options, and the errors raised, are those of
+    `predictive_coding.infer`.
     """
-    check_inference(steps, rate, precision)
-    if y is not None:
-        check_width("y", y, len(params[-1].W), "output", len(x))
-    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
-    return relaxed(
-        params,
-        Clamps(x, y, precision),
-        start,
-        rate,
-        energy=chain(activation, loss, prior=None if clamp_input else 0.0),
-        steps=steps,
-        tolerance=tolerance,
-    )
+    return infer(params, x, y, tolerance=tolerance, steps=steps, **options)
 
 
 def rule(*, tolerance: float = 1e-3, steps: int = 1000, **options) -> Rule:

@@ -1,15 +1,25 @@
 """Every energy: its velocity and its update are the gradients of its value, by `jax.grad`."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, case, cases, fewer, use_float64
+from cases import as_a_reader_runs_it, assert_close, case, cases, fewer, use_float64
 from hypothesis import given
+from jax.sharding import Mesh, PartitionSpec
 
 from pcbook import backprop, fast_inference, inference_learning, queries_and_forgetting, substrate
 from pcbook import predictive_coding as pc
-from pcbook.core.energy import Clamps, contrast, define, settle, settle_then_learn
+from pcbook.core.energy import (
+    Clamps,
+    contrast,
+    define,
+    largest_stable_rate,
+    settle,
+    settle_then_learn,
+)
 from pcbook.core.network import Function, Layer
 from pcbook.foundations.predictive_coding import chain
 from pcbook.inference.queries_and_forgetting import hidden_causes
@@ -204,13 +214,13 @@ def test_a_linear_network_rests_where_its_linear_system_says(precision):
     for method in ("closed form", "gauss-newton", "errors"):
         rate = {"rate": 0.02} if method == "errors" else {}
         found = fast_inference.infer(
-            c.params, c.x, c.y, method=method, tolerance=1e-10, most=20_000, **options, **rate
+            c.params, c.x, c.y, method=method, tolerance=1e-10, steps=20_000, **options, **rate
         )
-        assert_close(found.xs, rest, 1e-6, 1e-7)
+        assert_close(found.activities, rest, 1e-6, 1e-7)
     found = inference_learning.settle(
         c.params, c.x, c.y, tolerance=1e-10, steps=20_000, rate=0.05, **options
     )
-    assert_close(found.state, rest, 1e-6, 1e-7)
+    assert_close(found.activities, rest, 1e-6, 1e-7)
 
 
 @pytest.mark.parametrize("method", ["euler", "errors", "gauss-newton"])
@@ -219,9 +229,9 @@ def test_every_method_of_fast_inference_finds_the_rest_of_any_energy(method, los
     c, y = case(SIZES, BATCH), jnp.eye(2)[jnp.array([0, 1, 1])]
     energy = {"activation": own_activation, "loss": loss, "precision": (2.0, 0.5, 1.5)}
     rate = {} if method == "gauss-newton" else {"rate": 0.05}
-    limits = {"tolerance": 1e-9, "most": 20_000}
+    limits = {"tolerance": 1e-9, "steps": 20_000}
     found = fast_inference.infer(c.params, c.x, y, method=method, **energy, **limits, **rate)
-    slopes = jax.grad(lambda xs: pc.energy(c.params, xs, y, **energy).sum())(found.xs)
+    slopes = jax.grad(lambda xs: pc.energy(c.params, xs, y, **energy).sum())(found.activities)
     assert found.converged
     assert max(float(jnp.abs(s).max()) for s in slopes[1:]) < 1e-7
 
@@ -246,7 +256,7 @@ def test_every_rule_to_rest_is_the_gradient_of_its_own_energy_at_rest(name):
     params = with_kept_biases(c.params, (True, False, True))
     rule = ENERGETIC[name](**OWN, sample_weight=weigh_first)
     loss, update, _ = rule.gradient(params, (), c.x, y, jax.random.key(0))
-    rest = fast_inference.infer(params, c.x, y, tolerance=1e-11, most=200, **OWN).xs
+    rest = fast_inference.infer(params, c.x, y, tolerance=1e-11, steps=200, **OWN).activities
     weight = jnp.arange(1.0, 4)
 
     def F(params):
@@ -396,3 +406,210 @@ def test_numbers_may_be_arrays_and_traced_in_a_rule():
     assert_close(update(jnp.array(0.1), jnp.array(0.5)), plain)
     both = jax.vmap(update, (0, None))(jnp.array([0.1, 0.2]), 0.5)
     assert_close(jax.tree.map(lambda u: u[0], both), plain)
+
+
+# --- What inference says of itself
+
+EVERY = {
+    "steps": lambda c, **options: pc.infer(c.params, c.x, c.y, **options),
+    "tolerance": lambda c, **options: inference_learning.settle(c.params, c.x, c.y, **options),
+    "fast": lambda c, **options: fast_inference.infer(
+        c.params, c.x, c.y, method="euler", **{"steps": 1000} | options
+    ),
+    "no clock": lambda c, **options: substrate.infer_without_clock(
+        c.params,
+        c.x,
+        c.y,
+        key=jax.random.key(0),
+        **{"rate": 0.1, "chance": 1.0, "ticks": 30} | options,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_inference_says_where_it_ended_and_how(name):
+    c = case(SIZES, BATCH)
+    found = EVERY[name](c)
+    value = lambda xs: pc.energy(c.params, xs, c.y).mean()  # noqa: E731
+    start = pc.activities(c.params, c.x)[:-1]
+    np.testing.assert_allclose(found.energy[0], value(start))
+    np.testing.assert_allclose(found.energy[-1], value(found.activities))
+
+    def speed(xs):
+        _, *slopes = jax.grad(lambda xs: pc.energy(c.params, xs, c.y).sum())(xs)
+        return np.sqrt(sum((s**2).sum() for s in slopes))
+
+    np.testing.assert_allclose(found.velocity[0], speed(start))
+    np.testing.assert_allclose(found.velocity[-1], speed(found.activities), rtol=1e-6)
+    np.testing.assert_allclose(found.residual, found.velocity[-1] / found.velocity[0], rtol=1e-6)
+    assert found.converged == (name in ("tolerance", "fast"))
+    assert not found.diverged
+    assert found.steps > 0
+
+
+def test_a_path_is_told_moment_by_moment():
+    c = case(SIZES, BATCH)
+    found = pc.infer(c.params, c.x, c.y, steps=6, trajectory=True)
+    energies = [
+        pc.energy(c.params, [x[moment] for x in found.path], c.y).mean() for moment in range(7)
+    ]
+    np.testing.assert_allclose(found.energy, energies)
+    assert found.velocity.shape == (7,)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_divergence_is_told_and_is_not_convergence(name):
+    c = case(SIZES, BATCH)
+    with pytest.warns(RuntimeWarning, match="at rate 5"):
+        found = EVERY[name](c, rate=5.0)
+    assert found.diverged
+    assert not found.converged
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_one_sample_that_diverges_among_many_is_told(name):
+    c = case(SIZES, BATCH, activation="identity")
+    loud = c._replace(params=[*c.params[:2], c.params[2]], x=c.x * 0, y=c.y.at[0].add(1e3))
+    with pytest.warns(RuntimeWarning, match="at rate 5"):
+        assert EVERY[name](loud, rate=5.0, activation="identity").diverged
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_energy_that_is_no_number_is_looked_for_in_the_arguments(name):
+    c = case(SIZES, BATCH)
+    with pytest.warns(RuntimeWarning, match="the energy is nan at the start: look for it in x, y"):
+        found = EVERY[name](c._replace(y=c.y * jnp.nan))
+    assert found.diverged
+    assert not found.converged
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_the_largest_stable_rate_is_2_over_the_largest_curvature(activation):
+    c = case(SIZES, BATCH, activation=activation, scale=2.0)
+    start = pc.activities(c.params, c.x, activation)[:-1]
+    curvatures = []
+    for i in range(BATCH):
+
+        def F(flat, i=i):
+            xs = [c.x[i : i + 1], flat[None, :5], flat[None, 5:]]
+            return pc.energy(c.params, xs, c.y[i : i + 1], activation).sum()
+
+        at = jnp.concatenate([x[i] for x in start[1:]])
+        curvatures.append(np.linalg.eigvalsh(jax.hessian(F)(at)).max())
+    clamps = Clamps(c.x, c.y)
+    ours = largest_stable_rate(chain(activation), c.params, clamps, products=2000)
+    np.testing.assert_allclose(ours, 2 / max(curvatures), rtol=1e-6)
+
+
+def test_above_the_largest_stable_rate_inference_diverges_and_below_it_does_not():
+    c = case(SIZES, BATCH, activation="identity")
+    rate = float(largest_stable_rate(chain("identity"), c.params, Clamps(c.x, c.y)))
+    run = jax.jit(
+        lambda rate: pc.infer(c.params, c.x, c.y, steps=3000, rate=rate, activation="identity")
+    )
+    assert not run(0.98 * rate).diverged
+    assert run(1.02 * rate).diverged
+
+
+@pytest.mark.parametrize("dtype", [int, "uint8", bool])
+def test_integers_and_truth_values_are_numbers(dtype):
+    c = case(SIZES, BATCH)
+    x, y = (c.x > 0).astype(dtype), jnp.eye(2)[jnp.array([0, 1, 1])].astype(dtype)
+    whole, real = c._replace(x=x, y=y), c._replace(x=x.astype(float), y=y.astype(float))
+    with as_a_reader_runs_it(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for run in EVERY.values():
+            ours, theirs = run(whole), run(real)
+            assert_close(ours.activities, theirs.activities)
+            assert_close(jnp.asarray(ours.energy), jnp.asarray(theirs.energy))
+        for rule in (
+            pc.rule(),
+            inference_learning.rule(),
+            inference_learning.equilibrium_propagation(0.1),
+            fast_inference.rule(),
+            fast_inference.rule("euler"),
+            queries_and_forgetting.rule(),
+            substrate.spiking(),
+            backprop.rule(),
+        ):
+            updates = [rule.gradient(c.params, (), a.x, a.y, None)[:2] for a in (whole, real)]
+            assert_close(*updates)
+
+
+@pytest.mark.parametrize("name", ["steps", "tolerance", "fast", "no clock"])
+def test_inference_works_under_jit_and_vmap(name):
+    c = case(SIZES, BATCH)
+    alone = EVERY[name](c)
+
+    def run(x, y):
+        found = EVERY[name](c._replace(x=x, y=y))
+        return found.activities, found.steps, found.converged, found.diverged, found.residual
+
+    expected = (alone.activities, *map(jnp.asarray, alone[1:4]), jnp.asarray(alone.residual))
+    assert_close(jax.tree.map(jnp.asarray, jax.jit(run)(c.x, c.y)), expected)
+    each = jax.vmap(run)(jnp.stack([c.x, c.x]), jnp.stack([c.y, c.y]))
+    assert_close(jax.tree.map(lambda a: jnp.asarray(a)[1], each), expected)
+
+
+@pytest.mark.parametrize("name", ["steps", "tolerance", "fast"])
+def test_inference_works_in_shard_map(name):
+    c = case(SIZES, BATCH)
+    mesh, rows = Mesh(np.array(jax.devices()[:1]), ("batch",)), PartitionSpec("batch")
+    run = lambda x, y: EVERY[name](c._replace(x=x, y=y)).activities  # noqa: E731
+    apart = jax.shard_map(run, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
+    assert_close(jax.jit(apart)(c.x, c.y), EVERY[name](c).activities)
+
+
+def test_inference_can_be_differentiated_in_reverse_without_a_tolerance_and_forward_with_one():
+    c = case(SIZES, BATCH)
+    total = lambda x, **how: sum(a.sum() for a in pc.infer(c.params, x, c.y, **how).activities)  # noqa: E731
+    h = 1e-6 * jnp.ones_like(c.x)
+    for how in ({"steps": 7}, {"steps": 50, "tolerance": 0.1}):
+        difference = (total(c.x + h, **how) - total(c.x - h, **how)) / 2e-6
+        forward = jax.jvp(lambda x: total(x, **how), (c.x,), (jnp.ones_like(c.x),))[1]  # noqa: B023
+        np.testing.assert_allclose(forward, difference, rtol=1e-6)
+    reverse = jax.grad(lambda x: total(x, steps=7))(c.x).sum()
+    np.testing.assert_allclose(
+        reverse, (total(c.x + h, steps=7) - total(c.x - h, steps=7)) / 2e-6, rtol=1e-6
+    )
+
+
+TAKES_A_TARGET = {
+    "energy": lambda c, y: pc.energy(c.params, c.xs, y),
+    "errors": lambda c, y: pc.errors(c.params, c.xs, y),
+    "closed-form energy": lambda c, y: pc.equilibrated_energy(c.params, c.x, y),
+    "closed-form activities": lambda c, y: inference_learning.equilibrium(c.params, c.x, y),
+    "target alignment": lambda c, y: inference_learning.target_alignment(
+        c.params, c.params, c.x, y, 0.1
+    ),
+    "spikes": lambda c, y: substrate.settle_by_spikes(c.params, c.x, y),
+    "fast rule": lambda c, y: fast_inference.rule().gradient(c.params, (), c.x, y, None),
+    "equilibrium propagation": lambda c, y: inference_learning.equilibrium_propagation(
+        0.1
+    ).gradient(c.params, (), c.x, y, None),
+} | {name: lambda c, y, run=run: run(c._replace(y=y)) for name, run in EVERY.items()}
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1), (3, 3)])
+@pytest.mark.parametrize("name", TAKES_A_TARGET)
+def test_a_target_is_never_broadcast(name, shape):
+    c = case((3, 5, 1), 3)
+    with (
+        as_a_reader_runs_it(),
+        pytest.raises(ValueError, match=r"y has shape .*: must be \(3, 1\)"),
+    ):
+        TAKES_A_TARGET[name](c, jnp.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (slice(0, 2), r"start has length 2: must be 3, x_0\.\.x_\{L-1\}"),
+        (slice(None, None, -1), r"start\[0\] has shape \(3, 4\): must be \(3, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["steps", "tolerance", "fast"])
+def test_a_start_that_does_not_fit_is_named(name, start, message):
+    c = case(SIZES, BATCH)
+    with pytest.raises(ValueError, match=message):
+        EVERY[name](c, start=c.xs[start])

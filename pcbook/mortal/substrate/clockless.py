@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, Key
 
 from pcbook.core import network
 from pcbook.core.checks import check_count, check_number, check_positive
+from pcbook.core.energy import Clamps, Inference, report, warn_if_diverged
 from pcbook.core.network import Named, Params
 from pcbook.core.relaxation import Number, relax
 from pcbook.foundations.predictive_coding import (
     Precision,
+    chain,
     check_precision,
     errors,
     velocities,
@@ -34,13 +36,14 @@ def infer_without_clock(
     loss: Named = "squared error",
     precision: Precision = 1.0,
     key: Key[Array, ""],
-) -> list[Float[Array, "moments batch _"]]:
+) -> Inference:
     """Descend the energy with every neuron moving at a tick with probability `chance`.
 
     At a chance of 1 all neurons move at once, as with a clock; at small chances mostly one
-    after the other, in random order. Returns x_0..x_{L-1} at the ticks + 1 moments. Raises
-    ValueError for ticks < 1, rate <= 0, a chance outside (0, 1], precision <= 0, an unknown
-    name, or a shape that does not fit.
+    after the other, in random order. The `path` holds x_0..x_{L-1} at the ticks + 1 moments.
+    Warns (RuntimeWarning) as `predictive_coding.infer` does. Raises ValueError for ticks < 1,
+    rate <= 0, a chance outside (0, 1], precision <= 0, an unknown name, or a shape that does
+    not fit.
     """
     check_count(ticks=ticks)
     check_positive(rate=rate)
@@ -55,4 +58,8 @@ def infer_without_clock(
         return [None, *moves], key
 
     start = network.activities(params, x, activation)[:-1]
-    return relax(velocity, start, steps=ticks, rate=rate, memory=key, trajectory=True).path
+    settled = relax(velocity, start, steps=ticks, rate=rate, memory=key, trajectory=True)
+    energy, clamps = chain(activation, loss), Clamps(x, y, precision)
+    found = report(settled, energy, params, clamps, start)
+    warn_if_diverged(found, energy, params, clamps, start, rate)
+    return found

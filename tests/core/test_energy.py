@@ -474,6 +474,18 @@ def test_one_sample_that_diverges_among_many_is_told(name):
         assert EVERY[name](loud, rate=5.0, activation="identity").diverged
 
 
+def test_a_sample_that_chatters_about_a_kink_has_not_diverged():
+    c = case((6, 12, 12, 4), 5, seed=1, activation="relu")
+    rest = fast_inference.infer(c.params, c.x, c.y, activation="relu", tolerance=1e-8, steps=100)
+    options = {"activation": "relu", "start": rest.activities, "rate": 0.01, "steps": 200}
+    found = pc.infer(c.params, c.x, c.y, **options)
+    last, first = (
+        pc.energy(c.params, xs, c.y, "relu") for xs in (found.activities, rest.activities)
+    )
+    assert (last > first + 1e-9).any()
+    assert not found.diverged
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_an_energy_that_is_no_number_is_looked_for_in_the_arguments(name):
     c = case(SIZES, BATCH)

@@ -50,7 +50,7 @@ def study(params, activation, method):
     gradient = jax.jit(backprop.rule(activation).gradient)
 
     def infer(p, rate, reference):
-        options = {"most": MOST, "activation": activation, "reference": reference}
+        options = {"steps": MOST, "activation": activation, "reference": reference}
         return fast_inference.infer(p, X, Y, method=method, rate=rate, **options)
 
     first = [gradient(p, (), X, Y, None)[1] for p in params]
@@ -66,8 +66,8 @@ def study(params, activation, method):
     updates, ratios = [], []
     for p, reference in zip(params, first):
         end = infer(p, rate, reference)
-        errors = predictive_coding.errors(p, end.xs, Y, activation)
-        rest = predictive_coding.weight_gradients(end.xs, errors, activation)
+        errors = predictive_coding.errors(p, end.activities, Y, activation)
+        rest = predictive_coding.weight_gradients(end.activities, errors, activation)
         path = infer(p, rate, rest)
         updates.append(float(path.sweeps[np.argmax(path.distance <= 0.01)]))
         for _ in range(ROUNDS):

@@ -24,14 +24,18 @@ from pcbook.core.checks import check_width, lookup
 
 
 class Layer(NamedTuple):
-    """The synapses that predict one layer: weights `W` (n_l, n_{l-1}) and biases `b` (n_l,)."""
+    """The synapses that predict one layer: weights `W` (n_l, n_{l-1}) and biases `b` (n_l,).
+
+    A layer without biases has `b` None.
+    """
 
     W: Float[Array, "n_out n_in"]
-    b: Float[Array, " n_out"]
+    b: Float[Array, " n_out"] | None
 
 
 Params = list[Layer]
 Activities = list[Float[Array, "batch _"]]
+Named = str | Callable[..., Array]  # a function, or the name of one in a table
 
 
 class Function(NamedTuple):
@@ -70,6 +74,66 @@ LOSSES = _by_name(
 )
 
 
+def find_activation(activation: Named) -> Function:
+    """The activation of that name, or a function of each element alone, with its slope.
+
+    A `Function` brings its slope along; that of any other is its derivative by JAX. Raises
+    ValueError for an unknown name, or a function that mixes elements.
+    """
+    if isinstance(activation, str):
+        return lookup(ACTIVATIONS, activation=activation)
+    return _as_activation(activation)
+
+
+def find_loss(loss: Named) -> Function:
+    """The loss of that name, or a function `loss(mu, y)` -> (batch,), with its slope in mu.
+
+    A `Function` brings its slope along; that of any other is its gradient by JAX. Raises
+    ValueError for an unknown name, and, where it is used, for a loss of another shape.
+    """
+    return lookup(LOSSES, loss=loss) if isinstance(loss, str) else _as_loss(loss)
+
+
+@cache
+def _as_activation(function: Callable[..., Array]) -> Function:
+    for known in ACTIVATIONS.values():
+        if function in (known, known.value):
+            return known
+    _check_elementwise(function)
+    if isinstance(function, Function):
+        return function
+    slope = lambda x: jax.jvp(function, (x,), (jnp.ones_like(x),))[1]  # noqa: E731
+    return Function(getattr(function, "__name__", "activation"), function, slope)
+
+
+def _check_elementwise(activation: Callable[..., Array]) -> None:
+    with jax.ensure_compile_time_eval():
+        x = jnp.array([[0.3, -0.7, 1.1]])
+        together, alone = activation(x), [activation(x[:, i : i + 1]) for i in range(x.shape[1])]
+        mixes = together.shape != x.shape or not jnp.allclose(together, jnp.hstack(alone))
+    if mixes:
+        raise ValueError(f"activation = {activation!r}: must act on each element alone")
+
+
+@cache
+def _as_loss(function: Callable[..., Array]) -> Function:
+    def value(mu, y):
+        loss = function(mu, y)
+        if loss.shape != mu.shape[:-1]:
+            raise ValueError(
+                f"loss returns the shape {loss.shape}: must be {mu.shape[:-1]}, one a sample"
+            )
+        return loss
+
+    for known in LOSSES.values():
+        if function in (known, known.value):
+            return known
+    if isinstance(function, Function):
+        return function
+    slope = jax.grad(lambda mu, y: value(mu, y).sum())
+    return Function(getattr(function, "__name__", "loss"), value, slope)
+
+
 def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
     """Draw a network with layers of `sizes` units: W ~ N(0, 1/n_{l-1}), b = 0.
 
@@ -91,26 +155,34 @@ def check_sizes(sizes: Sequence[int]) -> None:
         raise ValueError(f"sizes = {tuple(sizes)}: must be two or more layers of at least one unit")
 
 
-def firing(xs: Activities, activation: str = "tanh") -> Activities:
+def firing(xs: Activities, activation: Named = "tanh") -> Activities:
     """What the layers above read: the input x_0 itself, and phi(x_l) from there on."""
-    phi = lookup(ACTIVATIONS, activation=activation)
+    phi = find_activation(activation)
     return [xs[0], *(phi(x) for x in xs[1:])]
 
 
 def predict(layer: Layer, r: Float[Array, "*batch n_in"]) -> Float[Array, "*batch n_out"]:
     """The prediction mu = W r + b that a layer makes from the firing `r` below it."""
-    return r @ layer.W.T + layer.b
+    mu = r @ layer.W.T
+    return mu if layer.b is None else mu + layer.b
+
+
+def as_float(array: Array, params: Params) -> Array:
+    """An array of integers or truth values as numbers of the type of the weights."""
+    inexact = jnp.issubdtype(jnp.result_type(array), jnp.inexact)
+    return array if inexact else jnp.asarray(array, params[0].W.dtype)
 
 
 def activities(
-    params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh"
+    params: Params, x: Float[Array, "batch n_0"], activation: Named = "tanh"
 ) -> Activities:
     """Forward pass: the activities x_0..x_L, each set to its prediction.
 
     Raises ValueError if `x` does not fit the first layer, or for an unknown activation.
     """
-    phi = lookup(ACTIVATIONS, activation=activation)
+    phi = find_activation(activation)
     check_width("x", x, params[0].W.shape[1], "input")
+    x = as_float(x, params)
     xs = [x, predict(params[0], x)]
     for layer in params[1:]:
         xs.append(predict(layer, phi(xs[-1])))
@@ -118,16 +190,16 @@ def activities(
 
 
 def forward(
-    params: Params, x: Float[Array, "batch n_0"], activation: str = "tanh"
+    params: Params, x: Float[Array, "batch n_0"], activation: Named = "tanh"
 ) -> Float[Array, "batch n_L"]:
     """The network's prediction mu_L of its output."""
     return activities(params, x, activation)[-1]
 
 
 @cache
-def predictor(activation: str):
+def predictor(activation: Named):
     """`forward` for one activation: the same function at each call, so JAX compiles it once."""
-    lookup(ACTIVATIONS, activation=activation)
+    find_activation(activation)
     return lambda params, x: forward(params, x, activation)
 
 
@@ -137,3 +209,8 @@ def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -
     The mean over the batch of delta r^T for W, and of delta for b.
     """
     return Layer((delta / len(r)).T @ r, delta.mean(0))
+
+
+def like_biases(params: Params, update: Params) -> Params:
+    """The update without the biases that the layers of `params` do not have."""
+    return [u if layer.b is not None else u._replace(b=None) for layer, u in zip(params, update)]

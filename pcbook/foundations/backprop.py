@@ -23,16 +23,19 @@ from jax import random
 from jaxtyping import Array, Float, Int, Key
 
 from pcbook.core.arguments import Count, checked
-from pcbook.core.checks import check_length, check_width, lookup
+from pcbook.core.checks import check_length, check_width
 from pcbook.core.network import (
-    ACTIVATIONS,
     LOSSES,
     Activities,
     Layer,
+    Named,
     Params,
     activities,
+    find_activation,
+    find_loss,
     firing,
     hebbian,
+    like_biases,
     predictor,
 )
 from pcbook.core.rules import Rule, stateless
@@ -40,30 +43,31 @@ from pcbook.core.rules import Rule, stateless
 
 @checked
 @cache
-def rule(activation: str = "tanh", loss: str = "squared error") -> Rule:
+def rule(activation: Named = "tanh", loss: Named = "squared error") -> Rule:
     """Learn by backprop: up with the activity, down with the blame, then update.
 
     Raises ValueError for an unknown activation or loss.
     """
-    output_loss = lookup(LOSSES, loss=loss)
+    output_loss = find_loss(loss)
 
     def gradient(params, state, x, y, key):
         xs = activities(params, x, activation)
         check_width("y", y, xs[-1].shape[1], "output", len(x))
         ds = deltas(params, xs, output_loss.slope(xs[-1], y), activation)
-        return output_loss(xs[-1], y).mean(), weight_gradients(xs, ds, activation), state
+        update = like_biases(params, weight_gradients(xs, ds, activation))
+        return output_loss(xs[-1], y).mean(), update, state
 
     return Rule("backprop", stateless, gradient, predictor(activation))
 
 
 @checked
 def deltas(
-    params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: str = "tanh"
+    params: Params, xs: Activities, delta: Float[Array, "batch n_L"], activation: Named = "tanh"
 ) -> Activities:
     """Backward pass: the blame dLoss/dx_l of the layers l = 1..L, given that of the output."""
-    phi = lookup(ACTIVATIONS, activation=activation)
+    phi = find_activation(activation)
     check_length(len(params) + 1, "one for each layer and the input", xs=xs)
-    check_width("delta", delta, len(params[-1].b), "output", len(xs[-1]))
+    check_width("delta", delta, len(params[-1].W), "output", len(xs[-1]))
     ds = [delta]
     for layer, x in zip(params[:0:-1], xs[-2:0:-1]):
         ds.insert(0, (ds[0] @ layer.W) * phi.slope(x))
@@ -71,7 +75,7 @@ def deltas(
 
 
 @checked
-def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -> list[Layer]:
+def weight_gradients(xs: Activities, ds: Activities, activation: Named = "tanh") -> list[Layer]:
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
     check_length(len(xs) - 1, "one for each layer above the input", ds=ds)
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
@@ -79,7 +83,7 @@ def weight_gradients(xs: Activities, ds: Activities, activation: str = "tanh") -
 
 @checked
 def rule_with_feedback(
-    agreement: float, activation: str = "tanh", loss: str = "squared error"
+    agreement: float, activation: Named = "tanh", loss: Named = "squared error"
 ) -> Rule:
     """Backprop whose blame comes down through weights of its own, not through the transpose.
 
@@ -105,12 +109,13 @@ def rule_with_feedback(
 
 @cache
 def _gradient_with_feedback(activation, loss):
-    loss = lookup(LOSSES, loss=loss)
+    loss = find_loss(loss)
 
     def gradient(params, feedback, x, y, key):
         xs = activities(params, x, activation)
         ds = deltas(feedback, xs, loss.slope(xs[-1], y), activation)
-        return loss(xs[-1], y).mean(), weight_gradients(xs, ds, activation), feedback
+        update = like_biases(params, weight_gradients(xs, ds, activation))
+        return loss(xs[-1], y).mean(), update, feedback
 
     return gradient
 

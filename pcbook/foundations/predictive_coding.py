@@ -1,10 +1,11 @@
 """Predictive coding: perceive first, then learn, and do both with what is at hand.
 
 Every layer predicts the one above it. The error of a prediction is the activity that it
-failed to explain, and the energy is the sum of their squares,
+failed to explain, times the precision pi_l of the prediction, and the energy is the sum of
+their squares,
 
-    mu_l = W_l phi(x_{l-1}) + b_l,        e_l = x_l - mu_l,
-    F = sum_{l<L} |e_l|^2 / 2 + pi loss(mu_L, y),        e_L := -pi dloss/dmu_L.
+    mu_l = W_l phi(x_{l-1}) + b_l,        e_l = pi_l (x_l - mu_l),        pi_l = 1 by default,
+    F = sum_{l<L} pi_l |x_l - mu_l|^2 / 2 + pi_L loss(mu_L, y),        e_L := -pi_L dloss/dmu_L.
 
 Inference lets the activities descend the energy with input and target held fixed,
 
@@ -16,72 +17,154 @@ only what a layer and its neighbours carry (Whittington & Bogacz 2017, sec. 2.2)
 Chapter: book/foundations/predictive_coding.ipynb
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_count, check_positive, check_width, lookup
-from pcbook.core.energy import Clamps, Energy, settle, settle_then_learn
+from pcbook.core.checks import check_count, check_number, check_positive, check_share, check_width
+from pcbook.core.energy import (
+    Clamps,
+    Energy,
+    Inference,
+    cache_hashable,
+    define,
+    report,
+    settle,
+    settle_then_learn,
+    warn_if_diverged,
+)
 from pcbook.core.network import (
-    ACTIVATIONS,
     LOSSES,
     Activities,
+    Function,
     Layer,
+    Named,
     Params,
     activities,
+    find_activation,
+    find_loss,
     firing,
     forward,
     hebbian,
+    like_biases,
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, Settled, relax
+from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Comparison, Rule
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
 from pcbook.store.data import Dataset
 
+# One for the outputs, one for each output, or also one for each sample: a number, (n_L,) or
+# (batch, n_L). Of all layers: a tuple or list with one such entry for each of the layers 1..L.
+Precision = Number | Float[Array, "..."] | Sequence[Number | Float[Array, "..."]]
 
-@cache
+
+class WithPrecision(NamedTuple):
+    """A network that learns its precisions too: of each layer 1..L, log pi, () or (n_l,)."""
+
+    layers: Params
+    log_precision: list[Float[Array, "..."]]
+
+
+@cache_hashable
 def rule(
     steps: int = 20,
-    rate: float = 0.1,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: float = 1.0,
+    rate: Number = 0.1,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision | str = 1.0,
+    *,
+    tolerance: float | None = None,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding: infer the activities, then update the weights once.
 
-    `steps` Euler steps of size `rate` from the forward pass. The loss returned is that of
-    the forward pass, as in backprop: a prediction made before the target was seen.
-    Raises ValueError for steps < 1, rate <= 0, precision <= 0 or an unknown name.
+    `steps` Euler steps of size `rate` from the forward pass, or with a `tolerance` at most so
+    many: see `inference_learning`. With the precision "learned", the parameters are
+    `WithPrecision`. `sample_weight(x, y)` -> (batch,) multiplies what is learned from a sample,
+    and its loss. The loss returned is that of the forward pass, as in backprop: a prediction
+    made before the target was seen. Raises ValueError for steps < 1, rate <= 0, precision <= 0,
+    a tolerance outside [0, 1), an unknown name, or a precision to learn of another loss than
+    the squared error.
     """
-    check_inference(steps, rate, precision)
+    learned = isinstance(precision, str)
+    if learned and (precision != "learned" or find_loss(loss) is not LOSSES["squared error"]):
+        raise ValueError(
+            f"precision = {precision!r} with loss = {loss!r}: must be a number, or 'learned' "
+            "with the loss 'squared error'"
+        )
+    check_inference(steps, rate, 1.0 if learned else precision)
+    if tolerance is not None:
+        check_share(tolerance=tolerance)
+    energy, predict = chain(activation, loss), predictor(activation)
     return settle_then_learn(
-        "predictive coding",
-        chain(activation, loss),
-        predictor(activation),
-        lookup(LOSSES, loss=loss),
-        precision=precision,
+        "predictive coding" if tolerance is None else "inference learning",
+        learn_precision(energy) if learned else energy,
+        (lambda params, x: predict(params.layers, x)) if learned else predict,
+        find_loss(loss),
+        precision=1.0 if learned else precision,
+        sample_weight=sample_weight,
         steps=steps,
         rate=rate,
+        tolerance=tolerance,
     )
+
+
+def with_precision(params: Params, precision: Precision = 1.0) -> WithPrecision:
+    """The network, and the logarithms of the precisions from which learning them starts.
+
+    One for each layer, or for each unit of a layer whose entry is (n_l,). Raises ValueError
+    for a precision <= 0, or other than one for each layer.
+    """
+    check_precision(precision)
+    pis = [1.0 if pi is None else pi for pi in layer_precisions(params, precision)]
+    return WithPrecision(params, [jnp.log(jnp.asarray(pi, params[0].W.dtype)) for pi in pis])
+
+
+def learn_precision(energy: Energy) -> Energy:
+    """The energy of Gaussians whose precisions are parameters: `params` are `WithPrecision`.
+
+        F = sum_l sum_i (pi_li (x_li - mu_li)^2 - log pi_li) / 2
+
+    At rest pi is one over the mean squared error. Where a layer can be explained to the last,
+    its error vanishes, and its precision grows without bound.
+    """
+
+    def given(params, clamps):
+        return clamps._replace(precision=[jnp.exp(log_pi) for log_pi in params.log_precision])
+
+    def value(params, xs, clamps):
+        logs = zip(params.log_precision, params.layers)
+        volume = sum(jnp.broadcast_to(log_pi, len(layer.W)).sum() for log_pi, layer in logs)
+        return energy.value(params.layers, xs, given(params, clamps)) - volume / 2
+
+    def start(params, clamps):
+        return energy.start(params.layers, clamps)
+
+    def velocity(params, xs, clamps):
+        return energy.velocity(params.layers, xs, given(params, clamps))
+
+    return define(value, start, velocity)
 
 
 @cache
 def chain(
-    activation: str = "tanh", loss: str = "squared error", prior: float | None = None
+    activation: Named = "tanh", loss: Named = "squared error", prior: float | None = None
 ) -> Energy:
     """The energy of predictive coding along a chain of layers; the state is x_0..x_{L-1}.
 
     The input is clamped to `clamps.x`, or with a `prior` it is free and starts there, held by
     prior |x_0 - x|^2 / 2: 0 lets it go. Raises ValueError for an unknown name.
     """
-    lookup(ACTIVATIONS, activation=activation)
-    lookup(LOSSES, loss=loss)
+    find_activation(activation)
+    find_loss(loss)
 
     def misses(params, xs, clamps):
         return errors(params, xs, clamps.y, activation, loss, clamps.precision)
@@ -98,7 +181,10 @@ def chain(
         return [None if prior is None else below - prior * (xs[0] - clamps.x), *hidden]
 
     def update(params, xs, clamps):
-        return weight_gradients(xs, misses(params, xs, clamps), activation)
+        es = misses(params, xs, clamps)
+        if clamps.weight is not None:
+            es = [clamps.weight[:, None] * e for e in es]
+        return like_biases(params, weight_gradients(xs, es, activation))
 
     return Energy(value, start, velocity, update)
 
@@ -107,15 +193,15 @@ def errors(
     params: Params,
     xs: Activities,
     y: Float[Array, "batch n_L"] | None,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: Number | Float[Array, " n_L"] = 1.0,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
 ) -> Activities:
     """Prediction errors e_1..e_L of the activities `xs` = x_0..x_{L-1} and the target `y`.
 
-    With no target, `y` None, the output is free and takes on its prediction: e_L = 0. The
-    precision is one for all outputs or, with the squared error, one for each. Raises
-    ValueError for a target that does not fit.
+    With no target, `y` None, the output is free and takes on its prediction: e_L = 0. Raises
+    ValueError for a target, a number of activities or of precisions that does not fit, or a
+    precision for each output with another loss than the squared error.
     """
     return errors_from_firing(params, xs, firing(xs, activation), y, loss, precision)
 
@@ -125,46 +211,98 @@ def errors_from_firing(
     xs: Activities,
     rs: Activities,
     y: Float[Array, "batch n_L"] | None,
-    loss: str = "squared error",
-    precision: Number | Float[Array, " n_L"] = 1.0,
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
 ) -> Activities:
     """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
+    check_length("xs", xs, len(params), "x_0..x_{L-1}")
     *mus, mu = [predict(layer, r) for layer, r in zip(params, rs)]
+    *pis, pi = layer_precisions(params, precision)
+    loss = _checked_loss(loss, y, mu, pi)
+    output = jnp.zeros_like(mu) if y is None else -pi * loss.slope(mu, y)
+    misses = (x - m for x, m in zip(xs[1:], mus))
+    return [*(e if pi is None else pi * e for e, pi in zip(misses, pis)), output]
+
+
+def layer_precisions(params: Params, precision: Precision) -> list:
+    """The precision of each layer 1..L; None, which is 1, for hidden layers that have none.
+
+    Raises ValueError unless a list has one for each.
+    """
+    if not isinstance(precision, (list, tuple)):
+        return [*[None] * (len(params) - 1), precision]
+    check_length("precision", precision, len(params), "the layers 1..L")
+    return list(precision)
+
+
+def _checked_loss(loss: Named, y, mu, precision) -> Function:
+    """The loss, once target and precision fit the output."""
     if y is not None:
         check_width("y", y, mu.shape[1], "output", len(mu))
-    slope = lookup(LOSSES, loss=loss).slope
-    output = jnp.zeros_like(mu) if y is None else -precision * slope(mu, y)
-    return [*(x - m for x, m in zip(xs[1:], mus)), output]
+    found, each = find_loss(loss), jnp.shape(precision)[-1:] not in ((), (1,))
+    if each and found is not LOSSES["squared error"]:
+        raise ValueError(
+            f"precision of the output has shape {jnp.shape(precision)}: must be a number or "
+            f"(batch, 1) with loss = {loss!r}, which does not add up over outputs"
+        )
+    return found
 
 
 def energy(
     params: Params,
     xs: Activities,
     y: Float[Array, "batch n_L"] | None,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: Number = 1.0,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
 ) -> Float[Array, " batch"]:
-    """The energy F of each sample: half the squared errors of the hidden layers, and pi loss."""
+    """The energy F of each sample: the sum of its `energies`, which raises the same errors."""
+    return sum(energies(params, xs, y, activation, loss, precision))
+
+
+def energies(
+    params: Params,
+    xs: Activities,
+    y: Float[Array, "batch n_L"] | None,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+) -> list[Float[Array, " batch"]]:
+    """What each layer 1..L adds to the energy: pi_l |x_l - mu_l|^2 / 2, and pi_L loss.
+
+    Raises ValueError where `errors` does.
+    """
+    check_length("xs", xs, len(params), "x_0..x_{L-1}")
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    output = jnp.zeros(len(mu)) if y is None else precision * lookup(LOSSES, loss=loss)(mu, y)
-    return sum(((x - m) ** 2).sum(-1) / 2 for x, m in zip(xs[1:], mus)) + output
+    *pis, pi = layer_precisions(params, precision)
+    loss = _checked_loss(loss, y, mu, pi)
+    squares = [(x - m) ** 2 for x, m in zip(xs[1:], mus)]
+    hidden = [(s if pi is None else pi * s).sum(-1) / 2 for s, pi in zip(squares, pis)]
+    if y is None:
+        return [*hidden, jnp.zeros(len(mu), mu.dtype)]
+    if jnp.ndim(pi) == 0:
+        return [*hidden, pi * loss(mu, y)]
+    if loss is LOSSES["squared error"]:
+        return [*hidden, (pi * (y - mu) ** 2).sum(-1) / 2]
+    return [*hidden, jnp.broadcast_to(pi, (len(mu), 1))[:, 0] * loss(mu, y)]
 
 
 def velocities(
     params: Params,
     xs: Activities,
     es: Activities,
-    activation: str = "tanh",
+    activation: Named = "tanh",
     heard: Activities | None = None,
 ) -> Activities:
     """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
 
     A layer is pulled to the prediction from below and pushed to explain the error above, as
     it is `heard`: by default, as it is. Nothing predicts the input x_0, which feels the error
-    above alone.
+    above alone. Raises ValueError unless there are as many activities and errors as layers.
     """
-    phi, heard = lookup(ACTIVATIONS, activation=activation), es if heard is None else heard
+    phi, heard = find_activation(activation), es if heard is None else heard
+    for name, arrays, which in (("xs", xs, "x_0..x_{L-1}"), ("es", es, "e_1..e_L")):
+        check_length(name, arrays, len(params), which)
     hidden = [
         -e + (above @ layer.W) * phi.slope(x)
         for x, e, above, layer in zip(xs[1:], es[:-1], heard[1:], params[1:])
@@ -179,52 +317,58 @@ def infer(
     *,
     steps: int = 20,
     rate: Number = 0.1,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: Number = 1.0,
+    tolerance: Number | None = None,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
     start: Activities | None = None,
+    clamp_input: bool = True,
     trajectory: bool = False,
-) -> list[Float[Array, "*moments batch _"]]:
+) -> Inference:
     """Descend the energy in the activities, with the input clamped, and the target if there is one.
 
     `steps` Euler steps of size `rate` from the activities `start` = x_0..x_{L-1}, by default
-    those of the forward pass. Returns x_0..x_{L-1}, or with `trajectory` the same with a
-    leading axis of the steps + 1 moments. Raises ValueError for steps < 1, rate <= 0,
-    precision <= 0, an unknown name, or a shape that does not fit.
+    those of the forward pass; with a `tolerance` at most so many, until the speed |dx/dt| of
+    every sample is at most that share of what it was at the start. With `clamp_input` false the
+    input moves too. With `trajectory`, the `path` holds the activities, with a leading axis of
+    the steps + 1 moments. Warns (RuntimeWarning) if inference diverged, but under `jax.jit` or
+    `jax.vmap`. It can be differentiated, with a tolerance in forward mode alone. Inputs that
+    are integers or truth values become numbers. Raises ValueError for steps < 1, rate <= 0, a
+    tolerance outside [0, 1) or with a trajectory, precision <= 0, an unknown name, or a shape
+    that does not fit.
     """
     check_inference(steps, rate, precision)
-    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
-    settled = relaxed(
-        params,
-        Clamps(x, y, precision),
-        start,
-        rate,
-        energy=chain(activation, loss),
-        steps=steps,
-        trajectory=trajectory,
-    )
-    return settled.path if trajectory else settled.state
+    forward = activities(params, x, activation)[:-1]
+    start = forward if start is None else checked_start(start, forward)
+    energy, clamps = chain(activation, loss, None if clamp_input else 0.0), Clamps(x, y, precision)
+    relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
+    found = _infer(params, clamps, start, rate, energy=energy, **relaxation)
+    warn_if_diverged(found, energy, params, clamps, start, rate)
+    return found
+
+
+def checked_start(start: Activities, forward: Activities) -> Activities:
+    """The activities to start from with the input given, once they have the right shapes."""
+    check_length("start", start, len(forward), "x_0..x_{L-1}")
+    for l, (ours, theirs) in enumerate(zip(start, forward)):
+        if ours.shape != theirs.shape:
+            raise ValueError(f"start[{l}] has shape {ours.shape}: must be {theirs.shape}")
+    return [forward[0], *start[1:]]
 
 
 @partial(jax.jit, static_argnames=("energy", "steps", "tolerance", "trajectory"))
-def relaxed(
-    params: Params,
-    clamps: Clamps,
-    start: Activities,
-    rate: Number,
-    *,
-    energy: Energy,
-    steps: int,
-    tolerance: float | None = None,
-    trajectory: bool = False,
-) -> Settled:
-    """`energy.settle`, compiled once for each energy and each setting."""
-    relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
-    return settle(energy, params, clamps, start=start, rate=rate, **relaxation)
+def _infer(params, clamps, start, rate, *, energy, **relaxation) -> Inference:
+    """`energy.infer`, compiled once for each energy and each setting."""
+    settled = settle(energy, params, clamps, start=start, rate=rate, **relaxation)
+    return report(settled, energy, params, clamps, start)
 
 
-def weight_gradients(xs: Activities, es: Activities, activation: str = "tanh") -> list[Layer]:
-    """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse."""
+def weight_gradients(xs: Activities, es: Activities, activation: Named = "tanh") -> list[Layer]:
+    """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse.
+
+    Raises ValueError unless there are as many activities as errors.
+    """
+    check_length("xs", xs, len(es), "x_0..x_{L-1}")
     return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
 
 
@@ -256,10 +400,27 @@ def infer_size(
     return relax(velocity, start, steps=steps, rate=rate, trajectory=True).path
 
 
-def check_inference(steps: int, rate: Number, precision: Number) -> None:
+def check_inference(steps: int, rate: Number, precision: Precision) -> None:
     """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
     check_count(steps=steps)
-    check_positive(rate=rate, precision=precision)
+    check_positive(rate=rate)
+    check_precision(precision)
+
+
+def check_precision(precision: Precision) -> None:
+    """Raise ValueError for a precision that is not positive; in an array 0 masks an output."""
+    for pi in precision if isinstance(precision, (list, tuple)) else [precision]:
+        if jnp.ndim(pi) == 0:
+            check_positive(precision=pi)
+        else:
+            allowed = "finite numbers of at least 0"
+            check_number(allowed, lambda a: (jnp.isfinite(a) & (a >= 0)).all(), precision=pi)
+
+
+def check_length(argument: str, arrays: Sequence, count: int, which: str) -> None:
+    """Raise ValueError unless there are `count` arrays, one for each of `which`."""
+    if len(arrays) != count:
+        raise ValueError(f"{argument} has length {len(arrays)}: must be {count}, {which}")
 
 
 def infer_input(
@@ -268,49 +429,59 @@ def infer_input(
     prior: Float[Array, " n_0"],
     *,
     steps: int,
-    rate: float,
-    activation: str = "tanh",
+    rate: Number,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
 ) -> Float[Array, "batch n_0"]:
     """Run the network in reverse: clamp the output, and infer the input that explains it.
 
     The input starts at the mean `prior` of a Gaussian of unit variance and is held near it by
-    e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
+    e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0, precision <= 0, an unknown
+    name or shapes that do not fit.
     """
-    check_inference(steps, rate, 1.0)
-    clamps = Clamps(jnp.tile(prior, (len(y), 1)), y)
-    return settle(chain(activation, prior=1.0), params, clamps, steps=steps, rate=rate).state[0]
+    check_inference(steps, rate, precision)
+    inputs = params[0].W.shape[1]
+    if jnp.shape(prior) != (inputs,):
+        raise ValueError(f"prior has shape {jnp.shape(prior)}: must be ({inputs},)")
+    clamps = Clamps(jnp.tile(prior, (len(y), 1)), y, precision)
+    energy = chain(activation, loss, prior=1.0)
+    return settle(energy, params, clamps, steps=steps, rate=rate).state[0]
 
 
 def equilibrated_energy(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
-    precision: float = 1.0,
+    precision: Precision = 1.0,
 ) -> Float[Array, " batch"]:
     """The energy at the equilibrium of a linear network, in closed form.
 
     F* = e^T S^-1 e / 2 with the output's error e = y - mu_L of the forward pass and
     S of `lent_variance`: the loss, divided by the variance that the hidden layers lend to
-    the output (Innocenti et al. 2024, theorem 1).
+    the output (Innocenti et al. 2024, theorem 1). Raises ValueError for a target that does
+    not fit.
     """
+    check_width("y", y, len(params[-1].W), "output", len(x))
     e = y - forward(params, x, "identity")
     S, _ = lent_variance(params, precision)
     return (e * jnp.linalg.solve(S, e.T).T).sum(-1) / 2
 
 
 def lent_variance(
-    params: Params, precision: Number = 1.0
+    params: Params, precision: Precision = 1.0
 ) -> tuple[Float[Array, "n_L n_L"], list[Float[Array, "n_L _"]]]:
     """The output's own variance and what the hidden layers of a linear network lend it, and how.
 
-    S = I / pi + sum_l P_l P_l^T and, for each hidden layer l, the chain of weights from it
-    to the output, P_l = W_L .. W_{l+1} (Innocenti et al. 2024, theorem 1).
+    S = 1 / pi_L + sum_l P_l P_l^T / pi_l and, for each hidden layer l, the chain of weights from
+    it to the output, P_l = W_L .. W_{l+1} (Innocenti et al. 2024, theorem 1).
     """
+    *pis, pi = layer_precisions(params, precision)
     P = jnp.eye(len(params[-1].W), dtype=params[-1].W.dtype)
-    S, chains = P / precision, []
-    for layer in params[:0:-1]:
+    S, chains = P / pi, []
+    for layer, pi in zip(params[:0:-1], pis[::-1]):
         P = P @ layer.W
-        S = S + P @ P.T
+        S = S + (P if pi is None else P / pi) @ P.T
         chains.insert(0, P)
     return S, chains
 

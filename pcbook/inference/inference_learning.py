@@ -15,7 +15,7 @@ equilibrium propagation (Scellier & Bengio 2017).
 Chapter: book/inference/inference_learning.ipynb
 """
 
-from functools import cache
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,29 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_number, check_share, check_width, lookup
-from pcbook.core.energy import Clamps, contrast, settle_then_learn
+from pcbook.core.checks import check_number, check_share, check_width
+from pcbook.core.energy import Clamps, Inference, contrast, weigh, weighted
 from pcbook.core.network import (
     LOSSES,
     Activities,
+    Named,
     Params,
-    activities,
+    find_loss,
     forward,
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, Settled, relax
+from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Rule, exceeds
-from pcbook.foundations.predictive_coding import chain, check_inference, lent_variance, relaxed
+from pcbook.foundations import predictive_coding
+from pcbook.foundations.predictive_coding import (
+    Precision,
+    chain,
+    check_inference,
+    infer,
+    layer_precisions,
+    lent_variance,
+)
 from pcbook.store.claims import Measurement, criterion
 
 
@@ -45,73 +54,36 @@ def settle(
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"] | None,
     *,
-    tolerance: float = 1e-3,
+    tolerance: Number = 1e-3,
     steps: int = 1000,
-    rate: Number = 0.1,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: Number = 1.0,
-    clamp_input: bool = True,
-    start: Activities | None = None,
-) -> Settled:
+    **options,
+) -> Inference:
     """The E-step: descend the energy until the activities x_0..x_{L-1} have come to rest.
 
-    A sample is at rest when its speed |dx/dt| is at most `tolerance` of what it was at
-    `start`, by default the forward pass; inference ends when all are, or after `steps` Euler
-    steps of size `rate`. With `clamp_input` false the input moves too. Raises ValueError
-    for a tolerance outside [0, 1), steps < 1, rate <= 0, precision <= 0, an unknown name or a
-    shape that does not fit.
+    It is inference with a tolerance: the other options, and the errors raised, are those of
+    `predictive_coding.infer`.
     """
-    check_inference(steps, rate, precision)
-    if y is not None:
-        check_width("y", y, len(params[-1].b), "output", len(x))
-    start = activities(params, x, activation)[:-1] if start is None else [x, *start[1:]]
-    return relaxed(
-        params,
-        Clamps(x, y, precision),
-        start,
-        rate,
-        energy=chain(activation, loss, prior=None if clamp_input else 0.0),
-        steps=steps,
-        tolerance=tolerance,
-    )
+    return infer(params, x, y, tolerance=tolerance, steps=steps, **options)
 
 
-@cache
-def rule(
-    tolerance: float = 1e-3,
-    steps: int = 1000,
-    rate: float = 0.1,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: float = 1.0,
-) -> Rule:
+def rule(*, tolerance: float = 1e-3, steps: int = 1000, **options) -> Rule:
     """Settle, then take one Hebbian step: expectation, maximisation.
 
-    The loss returned is that of the forward pass, before the target was seen. Raises
-    ValueError where `settle` does.
+    It is the rule of predictive coding with a tolerance: the other options, and the errors
+    raised, are those of `predictive_coding.rule`.
     """
-    check_inference(steps, rate, precision)
-    check_share(tolerance=tolerance)
-    return settle_then_learn(
-        "inference learning",
-        chain(activation, loss),
-        predictor(activation),
-        lookup(LOSSES, loss=loss),
-        precision=precision,
-        steps=steps,
-        rate=rate,
-        tolerance=tolerance,
-    )
+    return predictive_coding.rule(tolerance=tolerance, steps=steps, **options)
 
 
 def incremental_rule(
     optimizer: optax.GradientTransformation,
+    *,
     steps: int = 20,
-    rate: float = 0.1,
-    activation: str = "tanh",
-    loss: str = "squared error",
-    precision: float = 1.0,
+    rate: Number = 0.1,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Move activities and weights together, at each of the `steps` (Salvatori et al. 2024).
 
@@ -121,10 +93,10 @@ def incremental_rule(
     unknown name.
     """
     check_inference(steps, rate, precision)
-    output_loss, energy = lookup(LOSSES, loss=loss), chain(activation, loss)
+    output_loss, energy = find_loss(loss), chain(activation, loss)
 
     def gradient(params, memory, x, y, key):
-        clamps = Clamps(x, y, precision)
+        clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
 
         def velocity(xs, learned):
             params, memory = learned
@@ -134,7 +106,7 @@ def incremental_rule(
 
         start, begin = energy.start(params, clamps), (params, memory)
         end, memory = relax(velocity, start, steps=steps, rate=rate, memory=begin).memory
-        value = output_loss(forward(params, x, activation), y).mean()
+        value = weighted(output_loss(forward(params, x, activation), y), clamps.weight).mean()
         return value, jax.tree.map(jnp.subtract, params, end), memory
 
     return Rule(
@@ -148,13 +120,15 @@ def target_alignment(
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
     rate: Number,
-    activation: str = "tanh",
+    activation: Named = "tanh",
 ) -> Float[Array, " batch"]:
     """How directly a step of the weights moves each output towards its target.
 
     The cosine between the way that the output went, when the weights descended `update` at
     the learning `rate`, and the way to the target: 1 is straight there (Song et al. 2024).
+    Raises ValueError for a target that does not fit.
     """
+    check_width("y", y, len(params[-1].W), "output", len(x))
     before = forward(params, x, activation)
     after = forward(jax.tree.map(lambda p, u: p - rate * u, params, update), x, activation)
     went, way = after - before, y - before
@@ -165,18 +139,21 @@ def equilibrium(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
-    precision: Number = 1.0,
+    precision: Precision = 1.0,
 ) -> Activities:
     """Where the activities x_0..x_{L-1} of a linear network come to rest, in closed form.
 
     Errors are e_L = S^-1 (y - mu_L), mu_L of the forward pass, and e_l = e_{l+1} W_{l+1}
-    below, S being that of `predictive_coding.lent_variance`.
+    below, S being that of `predictive_coding.lent_variance`. Raises ValueError for a target
+    that does not fit.
     """
+    check_width("y", y, len(params[-1].W), "output", len(x))
+    pis = layer_precisions(params, precision)
     S, chains = lent_variance(params, precision)
     e = jnp.linalg.solve(S, (y - forward(params, x, "identity")).T).T
     xs = [x]
-    for layer, P in zip(params, chains):
-        xs.append(predict(layer, xs[-1]) + e @ P)
+    for layer, P, pi in zip(params, chains, pis):
+        xs.append(predict(layer, xs[-1]) + (e @ P if pi is None else e @ P / pi))
     return xs
 
 
@@ -188,8 +165,16 @@ def targets(params: Params, y: Float[Array, "batch n_L"]) -> Activities:
     """
     ts = [y]
     for layer in reversed(params):
-        ts.insert(0, jnp.linalg.solve(layer.W, (ts[0] - layer.b).T).T)
+        offset = 0 if layer.b is None else layer.b
+        ts.insert(0, jnp.linalg.solve(layer.W, (ts[0] - offset).T).T)
     return ts[:-1]
+
+
+def _split(precision: Precision) -> tuple:
+    """The precisions of the hidden layers, None if they are 1, and that of the output."""
+    if isinstance(precision, (list, tuple)):
+        return precision[:-1], precision[-1]
+    return None, precision
 
 
 def equilibrium_propagation(
@@ -198,28 +183,47 @@ def equilibrium_propagation(
     symmetric: bool = True,
     tolerance: float = 1e-3,
     steps: int = 1000,
-    rate: float = 0.1,
-    activation: str = "tanh",
+    rate: Number = 0.1,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """The rule of equilibrium propagation, on the energy of predictive coding.
 
     The output is free, and nudged by beta |y - x_L|^2 / 2. At rest its error is that of a
-    clamped target of precision beta / (1 + beta), and with no nudge all errors are zero. So
+    clamped target of precision pi beta / (pi + beta), and with no nudge all errors are zero. So
     the contrast of the two phases, [dF/dW(beta) - dF/dW(0)] / beta, is the update of
     predictive coding, divided by beta; `symmetric`, that of beta and -beta (Laborieux et
-    al. 2021). Raises ValueError unless 0 < nudge < 1, and where `settle` does.
+    al. 2021). Any other loss nudges the prediction itself, by beta loss(mu_L, y), and the
+    output has no precision. Raises ValueError unless 0 < nudge < 1, and less than the
+    precision of the output, and where `settle` does.
     """
-    check_inference(steps, rate, 1.0)
+    check_inference(steps, rate, precision)
     check_share(tolerance=tolerance)
+    squared = find_loss(loss) is LOSSES["squared error"]
     check_number("between 0 and 1", lambda value: 0 < value < 1, nudge=nudge)
+    hidden, output = _split(precision)
+    if squared:
+        check_number(
+            f"less than {output!r}, the precision of the output",
+            lambda value: (value < jnp.asarray(output)).all(),
+            nudge=nudge,
+        )
+
+    def nudged(x, y, beta):
+        pull = output * beta / (output + beta) if squared else beta
+        return Clamps(x, y, pull if hidden is None else [*hidden, pull])
+
     return contrast(
         "equilibrium propagation",
-        chain(activation),
+        chain(activation, loss),
         predictor(activation),
-        LOSSES["squared error"],
-        nudged=lambda x, y, beta: Clamps(x, y, beta / (1 + beta)),
+        find_loss(loss),
+        nudged=nudged,
         nudge=nudge,
         symmetric=symmetric,
+        sample_weight=sample_weight,
         steps=steps,
         rate=rate,
         tolerance=tolerance,

@@ -16,7 +16,7 @@ the k most driven win, and a selector names the context (Ororbia et al. 2022).
 Chapter: book/inference/queries_and_forgetting.ipynb
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -28,11 +28,16 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pcbook.core.checks import check_number, check_positive, check_width
-from pcbook.core.energy import Clamps, Energy, settle, settle_then_learn
-from pcbook.core.network import Activities, Params, firing, predict, predictor
+from pcbook.core.energy import Clamps, Energy, cache_hashable, settle, settle_then_learn
+from pcbook.core.network import Activities, Named, Params, as_float, firing, predict, predictor
 from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Rule, begin, exceeds, step
-from pcbook.foundations.predictive_coding import chain, check_inference
+from pcbook.foundations.predictive_coding import (
+    Precision,
+    chain,
+    check_inference,
+    layer_precisions,
+)
 from pcbook.store.claims import Measurement, criterion
 
 # --- one network, any question
@@ -48,25 +53,26 @@ class Answer(NamedTuple):
 def ask(
     params: Params,
     y: Float[Array, "batch n_L"],
-    known: Float[Array, " n_L"],
+    known: Float[Array, "*batch n_L"],
     *,
     steps: int = 200,
     rate: Number = 0.1,
-    activation: str = "tanh",
+    activation: Named = "tanh",
     precision: Number = 2.0,
 ) -> Answer:
     """Clamp the known units of the output, and infer the causes, and with them all the rest.
 
-    `known` says how far each unit of `y` is believed: 1 is clamped, 0 is free, and its value
-    in `y` is not looked at. Raises ValueError for known outside [0, 1], steps < 1, rate <= 0,
-    precision <= 0, or shapes that do not fit.
+    `known`, (n_L,) or (batch, n_L), says how far each unit of `y` is believed: 1 is clamped, 0
+    is free, and its value in `y` is not looked at. Raises ValueError for known outside [0, 1],
+    steps < 1, rate <= 0, precision <= 0, or shapes that do not fit.
     """
     check_inference(steps, rate, precision)
-    outputs = len(params[-1].b)
+    outputs = len(params[-1].W)
     check_width("y", y, outputs, "output")
-    if jnp.shape(known) != (outputs,):
+    if jnp.shape(known) not in ((outputs,), jnp.shape(y)):
         raise ValueError(
-            f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output"
+            f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output, "
+            f"or {jnp.shape(y)}, for each sample too"
         )
     between = "from 0 (free) to 1 (clamped)"
     check_number(between, lambda value: ((value >= 0) & (value <= 1)).all(), known=known)
@@ -76,24 +82,22 @@ def ask(
 
 
 @cache
-def hidden_causes(activation: str = "tanh") -> Energy:
+def hidden_causes(activation: Named = "tanh", loss: Named = "squared error") -> Energy:
     """The energy of an output with causes x_0 ~ N(0, I) that are never seen.
 
-    The input of a training loop, `clamps.x`, is not looked at. `clamps.precision` is that of
-    all units of the output or of each, (n_L,), zero where a unit is not known: nor is what
-    stands there in `clamps.y`.
+    The input of a training loop, `clamps.x`, is not looked at. Where the precision of a unit
+    of the output is zero it is not known, and what stands there in `clamps.y` is not looked at.
     """
-    below = chain(activation, prior=1.0)
+    below = chain(activation, loss, prior=1.0)
 
     def given(params, clamps):
-        mean = jnp.zeros((len(clamps.y), params[0].W.shape[1]), clamps.y.dtype)
-        return Clamps(mean, jnp.where(clamps.precision > 0, clamps.y, 0), clamps.precision)
+        y = as_float(clamps.y, params)
+        *_, precision = layer_precisions(params, clamps.precision)
+        mean = jnp.zeros((len(y), params[0].W.shape[1]), y.dtype)
+        return clamps._replace(x=mean, y=jnp.where(precision > 0, y, 0))
 
     def value(params, xs, clamps):
-        mean, y, precision = given(params, clamps)
-        mu = predict(params[-1], firing(xs, activation)[-1])
-        output = (precision * (y - mu) ** 2).sum(-1) / 2
-        return below.value(params, xs, Clamps(mean, None)) + output
+        return below.value(params, xs, given(params, clamps))
 
     def start(params, clamps):
         return below.start(params, given(params, clamps))
@@ -107,20 +111,31 @@ def hidden_causes(activation: str = "tanh") -> Energy:
     return Energy(value, start, velocity, update)
 
 
-@cache
+@cache_hashable
 def rule(
-    steps: int = 30, rate: float = 0.1, activation: str = "tanh", precision: float = 2.0
+    steps: int = 30,
+    rate: Number = 0.1,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 2.0,
+    *,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn to predict whole outputs from causes that are never seen.
 
     The inputs that a training loop hands over are not looked at: the causes are inferred.
-    The loss returned is the energy at the end of inference. Raises ValueError for steps < 1,
-    rate <= 0, precision <= 0 or an unknown name.
+    The loss returned is the energy at the end of inference. The other options, and the errors
+    raised, are those of `predictive_coding.rule`.
     """
     check_inference(steps, rate, precision)
-    energy = hidden_causes(activation)
     return settle_then_learn(
-        "hidden causes", energy, predictor(activation), precision=precision, steps=steps, rate=rate
+        "hidden causes",
+        hidden_causes(activation, loss),
+        predictor(activation),
+        precision=precision,
+        sample_weight=sample_weight,
+        steps=steps,
+        rate=rate,
     )
 
 

@@ -115,9 +115,9 @@ def test_energy_sums_over_features_and_only_weight_updates_average_over_the_batc
     for one, two in zip(jax.tree.leaves(update), jax.tree.leaves(update_twice), strict=True):
         np.testing.assert_allclose(one, two)
     # Inference of a sample is the same in any company.
-    alone = infer(params, x, y, steps=3)[1]
+    alone = infer(params, x, y, steps=3).activities[1]
     np.testing.assert_allclose(
-        infer(params, jnp.tile(x, (5, 1)), jnp.tile(y, (5, 1)), steps=3)[1][4:], alone
+        infer(params, jnp.tile(x, (5, 1)), jnp.tile(y, (5, 1)), steps=3).activities[1][4:], alone
     )
     # Two outputs alike, each off by 3: the energy is the sum of both, not their mean.
     pair = [Layer(jnp.zeros((2, 1)), jnp.zeros(2))]
@@ -126,7 +126,7 @@ def test_energy_sums_over_features_and_only_weight_updates_average_over_the_batc
 
 @holds("Where does inference start?")
 def test_inference_starts_at_the_forward_pass():
-    path = infer(chain(), row(X), row(Y), steps=1, activation="identity", trajectory=True)
+    path = infer(chain(), row(X), row(Y), steps=1, activation="identity", trajectory=True).path
     assert [float(layer[0, 0, 0]) for layer in path] == [X, 7]
     assert numbers(errors(chain(), [row(X), row(7.0)], row(Y), "identity"))[0] == 0
 
@@ -134,14 +134,14 @@ def test_inference_starts_at_the_forward_pass():
 @holds("What are $T$ steps?")
 def test_T_steps_are_T_updates_in_which_all_layers_move_at_once():
     # One step: dx_1/dt = -0 + 5 (10 - 34) = -120, so x_1 = 7 - 0.01 * 120.
-    once = infer(chain(), row(X), row(Y), steps=1, rate=0.01, activation="identity")
+    once = infer(chain(), row(X), row(Y), steps=1, rate=0.01, activation="identity").activities
     np.testing.assert_allclose(numbers(once), [X, 5.8])
     # A second: e_1 = -1.2, mu_2 = 28, dx_1/dt = 1.2 + 5 (10 - 28) = -88.8.
-    twice = infer(chain(), row(X), row(Y), steps=2, rate=0.01, activation="identity")
+    twice = infer(chain(), row(X), row(Y), steps=2, rate=0.01, activation="identity").activities
     np.testing.assert_allclose(numbers(twice), [X, 5.8 - 0.888])
     # The news of the target goes down one layer a step.
     params = init(random.key(0), (2, 2, 2, 2, 2))
-    path = infer(params, row(1, 2), row(3, 4), steps=3, trajectory=True)
+    path = infer(params, row(1, 2), row(3, 4), steps=3, trajectory=True).path
     moved = [[not np.array_equal(x[t], x[0]) for t in range(4)] for x in path[1:]]
     assert moved == [
         [False, False, False, True],

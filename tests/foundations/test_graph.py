@@ -421,7 +421,7 @@ def test_inference_learning_on_a_chain_is_the_predictive_coding_chapter(steps, r
     _, found = graph.value_and_grad(loss, method="inference-learning", steps=steps, rate=rate)(
         params, x, y
     )
-    xs = predictive_coding.infer(params, x, y, steps=steps, rate=rate)
+    xs = predictive_coding.infer(params, x, y, steps=steps, rate=rate).activities
     expected = predictive_coding.weight_gradients(xs, predictive_coding.errors(params, xs, y))
     assert distance(found, jax.tree.map(lambda g: 4 * g, expected)) < 1e-10
 

@@ -174,14 +174,16 @@ def test_velocity_of_a_layer_uses_only_its_error_and_the_one_above(case):
 @fewer
 @given(cases(least=3), st.integers(1, 4), st.sampled_from((0.05, 0.3)))
 def test_inference_is_so_many_euler_steps_down_the_energy(case, steps, rate):
-    ours = infer(case.params, case.x, case.y, steps=steps, rate=rate, **case.model)
+    ours = infer(case.params, case.x, case.y, steps=steps, rate=rate, **case.model).activities
     assert_close(ours, euler(case, steps, rate)[-1])
 
 
 @fewer
 @given(cases(least=3), st.integers(1, 4))
 def test_trajectory_is_every_moment_from_the_forward_pass_to_the_end(case, steps):
-    ours = infer(case.params, case.x, case.y, steps=steps, rate=0.2, trajectory=True, **case.model)
+    ours = infer(
+        case.params, case.x, case.y, steps=steps, rate=0.2, trajectory=True, **case.model
+    ).path
     moments = euler(case, steps, 0.2)
     assert len(moments) == steps + 1
     assert_close(ours, [jnp.stack(layer) for layer in zip(*moments, strict=True)])
@@ -189,9 +191,9 @@ def test_trajectory_is_every_moment_from_the_forward_pass_to_the_end(case, steps
 
 def test_inference_goes_on_from_where_it_is_told_to_start():
     example = case((3, 4, 4, 2))
-    whole = infer(example.params, example.x, example.y, steps=7)
-    half = infer(example.params, example.x, example.y, steps=3)
-    assert_close(infer(example.params, example.x, example.y, steps=4, start=half), whole)
+    whole = infer(example.params, example.x, example.y, steps=7).activities
+    half = infer(example.params, example.x, example.y, steps=3).activities
+    assert_close(infer(example.params, example.x, example.y, steps=4, start=half).activities, whole)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -200,7 +202,7 @@ def test_energy_falls_at_every_step_of_a_small_rate(activation, loss):
     example = case((3, 5, 4, 2), activation=activation, loss=loss)
     path = infer(
         example.params, example.x, example.y, steps=30, rate=0.02, trajectory=True, **example.model
-    )
+    ).path
     energies = jax.vmap(lambda xs: energy(example.params, xs, example.y, **example.model))(path)
     assert (np.diff(energies, axis=0) < 0).all()
 
@@ -208,7 +210,7 @@ def test_energy_falls_at_every_step_of_a_small_rate(activation, loss):
 @fewer
 @given(cases(least=3))
 def test_input_stays_clamped(case):
-    path = infer(case.params, case.x, case.y, steps=3, rate=0.5, trajectory=True, **case.model)
+    path = infer(case.params, case.x, case.y, steps=3, rate=0.5, trajectory=True, **case.model).path
     np.testing.assert_array_equal(path[0], jnp.broadcast_to(case.x, (4, *case.x.shape)))
 
 
@@ -217,7 +219,7 @@ def test_input_stays_clamped(case):
 def test_with_no_target_the_forward_pass_is_already_the_answer(case):
     """Why a prediction needs no inference: without a target, no error moves anything."""
     rest = activities(case.params, case.x, case.activation)[:-1]
-    assert_close(infer(case.params, case.x, None, steps=3, rate=0.5, **case.model), rest)
+    assert_close(infer(case.params, case.x, None, steps=3, rate=0.5, **case.model).activities, rest)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -225,21 +227,21 @@ def test_with_no_target_inference_returns_from_anywhere_to_the_forward_pass(acti
     example = case((3, 4, 4, 2), activation=activation)
     free = infer(
         example.params, example.x, None, steps=600, activation=activation, start=example.xs
-    )
+    ).activities
     assert_close(free, activities(example.params, example.x, activation)[:-1], atol=1e-9)
 
 
 def test_samples_of_a_batch_are_inferred_on_their_own():
     example = case((3, 4, 4, 2), batch=4)
-    together = infer(example.params, example.x, example.y)
+    together = infer(example.params, example.x, example.y).activities
     for i in range(4):
-        alone = infer(example.params, example.x[i : i + 1], example.y[i : i + 1])
+        alone = infer(example.params, example.x[i : i + 1], example.y[i : i + 1]).activities
         assert_close(alone, [x[i : i + 1] for x in together])
 
 
 def test_rates_can_be_vmapped():
     example = case((3, 4, 2))
-    run = lambda rate: infer(example.params, example.x, example.y, steps=5, rate=rate)  # noqa: E731
+    run = lambda rate: infer(example.params, example.x, example.y, steps=5, rate=rate).activities  # noqa: E731
     grid = jnp.array([0.05, 0.1, 0.2])
     assert_close(
         jax.vmap(run)(grid), [jnp.stack(x) for x in zip(*map(run, (0.05, 0.1, 0.2)), strict=True)]
@@ -401,7 +403,9 @@ def test_equilibrated_energy_is_the_least_energy_of_a_linear_network(sizes, prec
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (2, 3, 5, 2)])
 def test_linear_inference_reaches_the_closed_form_energy(sizes):
     example = linear(sizes)
-    xs = infer(example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity")
+    xs = infer(
+        example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity"
+    ).activities
     ours = energy(example.params, xs, example.y, "identity")
     assert_close(ours, equilibrated_energy(example.params, example.x, example.y))
 
@@ -411,7 +415,9 @@ def test_linear_inference_reaches_the_closed_form_activity():
     example = linear((3, 4, 2))
     (W1, b1), (W2, b2) = example.params
     x1 = np.linalg.solve(np.eye(4) + W2.T @ W2, (example.x @ W1.T + b1 + (example.y - b2) @ W2).T).T
-    xs = infer(example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity")
+    xs = infer(
+        example.params, example.x, example.y, steps=2000, rate=0.1, activation="identity"
+    ).activities
     np.testing.assert_allclose(xs[1], x1, 1e-9, 1e-11)
 
 
@@ -420,10 +426,12 @@ def test_one_constraint_and_energy_falls_to_zero_two_constraints_and_they_balanc
     chain = case((1, 1, 1), activation="identity")
     params = [layer._replace(W=jnp.ones((1, 1)), b=jnp.zeros(1)) for layer in chain.params]
     x, y = jnp.zeros((1, 1)), jnp.ones((1, 1))
-    both = infer(params, x, y, steps=300, activation="identity")
+    both = infer(params, x, y, steps=300, activation="identity").activities
     assert_close(errors(params, both, y, "identity"), [jnp.array([[0.5]]), jnp.array([[0.5]])])
     assert_close(energy(params, both, y, "identity"), jnp.array([0.25]))
-    one = infer(params, x, None, steps=300, activation="identity", start=[x, jnp.array([[3.0]])])
+    one = infer(
+        params, x, None, steps=300, activation="identity", start=[x, jnp.array([[3.0]])]
+    ).activities
     assert_close(energy(params, one, None, "identity"), jnp.array([0.0]))
 
 
@@ -530,7 +538,7 @@ def test_names_must_be_known(call):
 
 
 @pytest.mark.parametrize(
-    "call", [gradient, lambda example: infer(example.params, example.x, example.y)]
+    "call", [gradient, lambda example: infer(example.params, example.x, example.y).activities]
 )
 def test_input_and_target_that_do_not_fit_are_named(call):
     example = case((3, 4, 2), batch=5)

@@ -76,7 +76,7 @@ def test_every_sample_has_come_to_rest_and_had_not_a_step_before(activation, tol
     example = case((3, 5, 4, 2), activation=activation)
     options = {"activation": activation, "rate": 0.05, "steps": 20_000}
     settled = settle(example.params, example.x, example.y, tolerance=tolerance, **options)
-    xs, steps = settled.state, settled.steps
+    xs, steps = settled.activities, settled.steps
     assert settled.converged
     first = speed(example, activities(example.params, example.x, activation)[:-1])
     assert (speed(example, xs) <= tolerance * first * (1 + 1e-9)).all()
@@ -87,7 +87,7 @@ def test_every_sample_has_come_to_rest_and_had_not_a_step_before(activation, tol
         steps=int(steps) - 1,
         rate=0.05,
         activation=activation,
-    )
+    ).activities
     assert (speed(example, before) > tolerance * first * (1 - 1e-9)).any()
 
 
@@ -98,7 +98,7 @@ def test_settling_is_inference_for_as_many_steps_as_it_says(example):
     settled = settle(
         example.params, example.x, example.y, tolerance=1e-9, steps=7, start=example.xs, **options
     )
-    xs, steps = settled.state, settled.steps
+    xs, steps = settled.activities, settled.steps
     assert steps <= 7
     if steps:
         assert_close(
@@ -110,7 +110,7 @@ def test_settling_is_inference_for_as_many_steps_as_it_says(example):
                 steps=int(steps),
                 start=example.xs,
                 **options,
-            ),
+            ).activities,
         )
 
 
@@ -118,14 +118,14 @@ def test_with_no_target_the_forward_pass_is_at_rest_already():
     example = case((3, 4, 2))
     settled = settle(example.params, example.x, None)
     assert settled.steps == 0 and settled.converged
-    assert_close(settled.state, activities(example.params, example.x)[:-1])
+    assert_close(settled.activities, activities(example.params, example.x)[:-1])
 
 
 def test_a_clamped_input_does_not_move_and_a_free_one_comes_to_rest():
     example = linear((3, 4, 2))
     ask = {"tolerance": 1e-8, "steps": 50_000, "activation": "identity"}
-    clamped = settle(example.params, example.x, example.y, **ask).state
-    free = settle(example.params, example.x, example.y, clamp_input=False, **ask).state
+    clamped = settle(example.params, example.x, example.y, **ask).activities
+    free = settle(example.params, example.x, example.y, clamp_input=False, **ask).activities
     np.testing.assert_array_equal(clamped[0], example.x)
     slopes = jax.grad(lambda xs: energy(example.params, xs, example.y, "identity").sum())(free)
     assert max(float(jnp.abs(slope).max()) for slope in slopes) < 1e-6
@@ -156,7 +156,7 @@ def test_update_is_the_gradient_of_the_energy_at_rest_by_the_envelope_theorem(ac
 
     def rested(params):
         options = {"tolerance": 1e-10, "steps": 100_000, "activation": activation}
-        xs = settle(params, example.x, example.y, **options).state
+        xs = settle(params, example.x, example.y, **options).activities
         return energy(params, xs, example.y, activation).mean()
 
     direction = random_like(example.params)
@@ -187,7 +187,7 @@ def test_neither_step_raises_the_energy():
     params, xs = example.params, activities(example.params, example.x)[:-1]
     last = energy(params, xs, example.y).mean()
     for _ in range(20):
-        xs = settle(params, example.x, example.y, start=xs, rate=0.05).state
+        xs = settle(params, example.x, example.y, start=xs, rate=0.05).activities
         expected = energy(params, xs, example.y).mean()
         slopes = weight_gradients(xs, errors(params, xs, example.y))
         params = jax.tree.map(lambda p, g: p - 0.02 * g, params, slopes)
@@ -300,14 +300,14 @@ def test_a_free_input_rests_at_the_targets_of_target_propagation():
     x, y = random.normal(random.key(0), (2, 4, 5))
     xs = settle(
         params, x, y, clamp_input=False, activation="identity", tolerance=1e-9, steps=20_000
-    ).state
+    ).activities
     assert_close(xs, targets(params, y), 1e-6, 1e-7)
 
 
 def test_a_clamped_input_does_not():
     params = orthogonal(5, 3)
     x, y = random.normal(random.key(0), (2, 4, 5))
-    xs = settle(params, x, y, activation="identity", tolerance=1e-9, steps=20_000).state
+    xs = settle(params, x, y, activation="identity", tolerance=1e-9, steps=20_000).activities
     assert max(jnp.abs(a - b).max() for a, b in zip(xs, targets(params, y))) > 0.1
 
 

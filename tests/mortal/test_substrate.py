@@ -88,7 +88,9 @@ def test_predictive_coding_in_the_loop_goes_downhill_on_the_chips_own_energy():
     _, update, _ = rule.gradient(example.params, (), example.x, example.y, KEY)
 
     def energy(params):
-        xs = predictive_coding.infer(apply_gains(chip, params), example.x, example.y, steps=300)
+        xs = predictive_coding.infer(
+            apply_gains(chip, params), example.x, example.y, steps=300
+        ).activities
         return predictive_coding.energy(apply_gains(chip, params), xs, example.y).mean()
 
     before = energy(example.params)
@@ -199,7 +201,7 @@ def test_a_new_synapse_lowers_the_settled_energy_as_the_local_slope_says():
     example, params, there = sparse_case()
 
     def settled(params):
-        xs = predictive_coding.infer(params, example.x, example.y, steps=500)
+        xs = predictive_coding.infer(params, example.x, example.y, steps=500).activities
         return xs, predictive_coding.energy(params, xs, example.y).mean()
 
     xs, _ = settled(params)
@@ -425,7 +427,9 @@ def test_what_listeners_forget_must_be_told_again(value):
 def test_settling_by_spikes_ends_nearer_to_predictive_coding_the_smaller_they_are(y):
     example = case((3, 6, 5, 2), scale=0.7)
     y = example.y if y == "clamped" else None
-    exactly = predictive_coding.infer(example.params, example.x, y, steps=2000, rate=0.05)
+    exactly = predictive_coding.infer(
+        example.params, example.x, y, steps=2000, rate=0.05
+    ).activities
     gaps = []
     for threshold in (0.2, 0.02):
         settings = {"steps": 1500, "rate": 0.05, "threshold": threshold}
@@ -483,10 +487,10 @@ def test_when_all_move_at_once_it_is_predictive_coding():
     settings = {"rate": 0.1, "activation": "tanh"}
     ours = infer_without_clock(
         example.params, example.x, example.y, ticks=7, chance=1.0, key=KEY, **settings
-    )
+    ).path
     theirs = predictive_coding.infer(
         example.params, example.x, example.y, steps=7, trajectory=True, **settings
-    )
+    ).path
     assert_close([ours[1], ours[2]], theirs[1:])
 
 
@@ -495,7 +499,7 @@ def test_at_a_tick_a_neuron_moves_by_its_whole_slope_or_not_at_all():
     example = case((3, 20, 2), batch=50)
     settings = {"ticks": 1, "rate": 0.1, "key": KEY}
     args = (example.params, example.x, example.y)
-    some, every = (infer_without_clock(*args, chance=c, **settings)[1] for c in (0.3, 1.0))
+    some, every = (infer_without_clock(*args, chance=c, **settings).path[1] for c in (0.3, 1.0))
     moved = some[1] != some[0]
     assert abs(int(moved.sum()) - 300) < 73
     assert_close(some[1][moved], every[1][moved])
@@ -518,7 +522,7 @@ def test_random_order_reaches_the_closed_form_of_a_linear_network(chance):
         rate=0.2,
         activation="identity",
         key=KEY,
-    )
+    ).path
     assert_close(path[1][-1], jnp.array(end), atol=1e-8)
 
 
@@ -537,7 +541,7 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
         xs[l][i] += 0.3 * v[i]
     path = infer_without_clock(
         example.params, example.x, example.y, ticks=3000, chance=0.3, rate=0.1, key=KEY
-    )
+    ).path
     for ours, theirs in zip(path[1:], xs[1:], strict=True):
         assert_close(ours[-1, 0], jnp.array(theirs), atol=1e-6)
 
@@ -560,8 +564,8 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
             r"steps = 0: must be an integer of at least 1",
         ),
         (
-            lambda e: infer_without_clock(
-                e.params, e.x, e.y, ticks=3, chance=0.0, rate=0.1, key=KEY
+            lambda e: (
+                infer_without_clock(e.params, e.x, e.y, ticks=3, chance=0.0, rate=0.1, key=KEY).path
             ),
             r"chance = 0.0: must be above 0, and at most 1",
         ),

@@ -23,7 +23,7 @@ Chapter: book/inference/fast_inference.ipynb
 """
 
 from pcbook.inference.fast_inference import claims
-from pcbook.inference.fast_inference.inference import Inference, backprops, infer, rule
+from pcbook.inference.fast_inference.inference import backprops, infer, rule
 from pcbook.inference.fast_inference.methods import METHODS
 from pcbook.inference.fast_inference.mupc import (
     residual,
@@ -36,7 +36,6 @@ from pcbook.inference.fast_inference.solver import conjugate_gradients
 
 __all__ = [
     "METHODS",
-    "Inference",
     "Problem",
     "backprops",
     "claims",

@@ -1,7 +1,8 @@
 """Inference by one of the methods, what it costs, and the learning rule that uses it."""
 
 import warnings
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,33 +14,28 @@ from jaxtyping import Array, Float
 
 from pcbook.core import network
 from pcbook.core.checks import check_count, check_positive, check_share, check_width, lookup
-from pcbook.core.network import ACTIVATIONS, LOSSES, Activities, Layer, Params
+from pcbook.core.energy import Clamps, Inference, cache_hashable, rose, weigh, weighted
+from pcbook.core.network import (
+    ACTIVATIONS,
+    LOSSES,
+    Activities,
+    Layer,
+    Named,
+    Params,
+    as_float,
+    find_activation,
+    find_loss,
+    like_biases,
+)
+from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations import predictive_coding as pc
+from pcbook.foundations.predictive_coding import Precision
 from pcbook.inference.fast_inference.methods import METHODS, State
 from pcbook.inference.fast_inference.problem import Problem
 from pcbook.inference.fast_inference.solver import dot
 
 EXPLODED = 100.0  # times the energy at the start: inference stops
-ROUNDING = 1e-5  # a relative rise of the energy that does not count as one
-
-
-class Inference(NamedTuple):
-    """The result of inference.
-
-    `xs` are the activities x_0..x_{L-1} at the end. One number per moment: the `sweeps` done so
-    far, the norm of the `velocity` of all activities, the mean `energy` of a sample, and the
-    relative `distance` of the weight update from the reference, NaN without one. `converged`:
-    the velocity fell to the tolerance. `diverged`: the energy ended above its first value.
-    """
-
-    xs: Activities
-    sweeps: Float[np.ndarray, " moments"]
-    velocity: Float[np.ndarray, " moments"]
-    energy: Float[np.ndarray, " moments"]
-    distance: Float[np.ndarray, " moments"]
-    converged: bool
-    diverged: bool
 
 
 def infer(
@@ -50,18 +46,20 @@ def infer(
     method: str = "gauss-newton",
     rate: float | int | None = None,
     tolerance: float | int = 1e-3,
-    most: int = 200,
-    activation: str = "tanh",
-    precision: float | int = 1.0,
+    steps: int = 200,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
     start: Activities | None = None,
     reference: list[Layer] | None = None,
 ) -> Inference:
     """Bring the activities to the equilibrium of the energy, and report what it cost.
 
-    Input and target are clamped; the loss is the squared error. Inference stops when the
+    Input and target are clamped. Inference stops when the
     velocity of the activities is at most `tolerance` times that of the forward pass, after
-    `most` steps, or when the energy explodes. Warns (RuntimeWarning) if the energy was ever
-    above its first value.
+    `steps` steps, or when the energy explodes. Warns (RuntimeWarning) if the energy was ever
+    above its first value. Under `jax.jit` and `jax.vmap` nobody is warned, and what is recorded
+    of the moments is padded with NaN.
 
     The method, one of `METHODS`, has a default step size that `rate` replaces. `start` =
     x_0..x_{L-1} are activities to start from, such as those of the last visit, in place of the
@@ -69,52 +67,71 @@ def infer(
     too. A weight update `reference` is what `distance` is measured from.
 
     Raises ValueError for an unknown name, a shape that does not fit, rate <= 0,
-    tolerance outside [0, 1), most < 1, precision <= 0, or the closed form of a network that is
+    tolerance outside [0, 1), steps < 1, precision <= 0, or the closed form of a network that is
     not linear.
     """
-    settings = _settings(method, rate, tolerance, most, activation, precision)
-    check_width("y", y, len(params[-1].b), "output", len(x))
+    settings = _settings(method, rate, tolerance, steps, activation, loss, precision)
     search, yardstick = _settle(params, x, y, start, reference, **settings)
-    record = Moment(*(np.asarray(numbers)[: int(search.count)] for numbers in search.record))
-    energy, ceiling = record.energy, record.energy[0] * (1 + ROUNDING)
-    if not (energy <= ceiling).all():
-        warnings.warn(
-            f"the energy rose from {energy[0]:.3g} to {np.max(energy):.3g} with method "
-            f"{method!r} at rate {settings['rate']:g}: try a smaller rate, or 'gauss-newton', "
-            "which never lets it rise",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    traced = isinstance(search.count, jax.core.Tracer)
+    record = search.record
+    if not traced:
+        record = Moment(*(np.asarray(numbers)[: int(search.count)] for numbers in record))
+        _warn_if_it_rose(record.energy, method, settings["rate"])
+    last = search.now
     return Inference(
         search.state.xs,
-        *record,
-        converged=bool(record.velocity[-1] <= tolerance * np.asarray(yardstick)),
-        diverged=not energy[-1] <= ceiling,
+        search.count - 1,
+        last.velocity <= tolerance * yardstick,
+        rose(record.energy[:1], last.energy).any(),
+        record.energy,
+        record.velocity,
+        last.velocity / jnp.where(yardstick > 0, yardstick, 1),
+        sweeps=record.sweeps,
+        distance=record.distance,
     )
 
 
-@cache
+def _warn_if_it_rose(energy, method, rate) -> None:
+    """Warn (RuntimeWarning) if the energy was above its first value at any moment."""
+    if not np.isfinite(energy[0]):
+        message = f"the energy is {energy[0]} at the start: look for it in x, y, params and start"
+    elif not rose(energy[0], energy).any():
+        return
+    else:
+        message = (
+            f"the energy rose from {energy[0]:.3g} to {np.max(energy):.3g} with method "
+            f"{method!r} at rate {rate:g}: try a smaller rate, or 'gauss-newton', "
+            "which never lets it rise"
+        )
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+@cache_hashable
 def rule(
     method: str = "gauss-newton",
-    rate: float | int | None = None,
-    tolerance: float | int = 1e-2,
-    most: int = 50,
-    activation: str = "tanh",
-    precision: float | int = 1.0,
+    rate: Number | None = None,
+    tolerance: Number = 1e-2,
+    steps: int = 50,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+    *,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding at the equilibrium that one of the `METHODS` finds.
 
-    The arguments are those of `infer`, and so are the errors raised.
+    The arguments are those of `infer` and of `predictive_coding.rule`, and so are the errors
+    raised.
     """
-    settings = _settings(method, rate, tolerance, most, activation, precision)
-    loss = LOSSES["squared error"]
+    settings = _settings(method, rate, tolerance, steps, activation, loss, precision)
+    energy = pc.chain(activation, loss)
 
     def gradient(params, state, x, y, key):
         search, _ = _settle(params, x, y, None, None, **settings)
-        xs = search.state.xs
-        es = pc.errors(params, xs, y, activation, precision=precision)
-        value = loss(network.forward(params, x, activation), y).mean()
-        return value, pc.weight_gradients(xs, es, activation), state
+        clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
+        value = find_loss(loss)(network.forward(params, x, activation), y)
+        update = energy.update(params, search.state.xs, clamps)
+        return weighted(value, clamps.weight).mean(), update, state
 
     return Rule(f"predictive coding, {method}", stateless, gradient, network.predictor(activation))
 
@@ -129,24 +146,30 @@ def backprops(params: Params, sweeps: float | Float[np.ndarray, "..."]):
     return (first + 2 * sum(rest) * sweeps) / (2 * first + 3 * sum(rest))
 
 
-def _settings(method, rate, tolerance, most, activation, precision) -> dict[str, Any]:
+def _settings(method, rate, tolerance, steps, activation, loss, precision) -> dict[str, Any]:
     """Check the settings of an inference, and give `rate` its default.
 
     Raises ValueError for what `infer` says.
     """
     rate = lookup(METHODS, method=method).rate if rate is None else rate
-    check_positive(rate=rate, precision=precision)
-    check_count(most=most)
+    check_positive(rate=rate)
+    pc.check_precision(precision)
+    check_count(steps=steps)
     check_share(tolerance=tolerance)
-    lookup(ACTIVATIONS, activation=activation)
-    if method == "closed form" and activation != "identity":
-        raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
+    if method == "closed form":
+        if find_activation(activation) is not ACTIVATIONS["identity"]:
+            raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
+        if find_loss(loss) is not LOSSES["squared error"]:
+            raise ValueError(f"loss = {loss!r}: must be 'squared error' for the closed form")
+    find_activation(activation)
+    find_loss(loss)
     return {
         "method": method,
         "rate": rate,
         "tolerance": tolerance,
-        "most": most,
+        "steps": steps,
         "activation": activation,
+        "loss": loss,
         "precision": precision,
     }
 
@@ -172,12 +195,14 @@ class Search(NamedTuple):
     count: Any
 
 
-@partial(jax.jit, static_argnames=("method", "most", "activation"))
+@partial(jax.jit, static_argnames=("method", "steps", "activation", "loss"))
 def _settle(
-    params, x, y, start, reference, *, method, rate, tolerance, most, activation, precision
+    params, x, y, start, reference, *, method, rate, tolerance, steps, activation, loss, precision
 ) -> tuple[Search, Array]:
     """Run a method until it converges; also return the velocity of the forward pass."""
-    problem, chosen = Problem(params, y, activation, precision), METHODS[method]
+    check_width("y", y, len(params[-1].W), "output", len(x))
+    x, y = as_float(x, params), as_float(y, params)
+    problem, chosen = Problem(params, y, activation, loss, precision), METHODS[method]
     observe = partial(_observe, problem, None if reference is None else ravel_pytree(reference)[0])
 
     xs = network.activities(params, x, activation)[:-1]
@@ -185,7 +210,7 @@ def _settle(
     vs, now = observe(xs, es, 1.0)
     yardstick = now.velocity
     if start is not None:
-        xs = [x, *start[1:]]
+        xs = pc.checked_start(start, xs)
         es = problem.errors(xs)
         vs, now = observe(xs, es, 2.0)
     ceiling = EXPLODED * now.energy
@@ -193,7 +218,7 @@ def _settle(
     def unfinished(search):
         now = search.now
         moving = now.velocity > tolerance * yardstick
-        return (search.count <= most) & moving & (now.energy <= ceiling)
+        return (search.count <= steps) & moving & (now.energy <= ceiling)
 
     def step(search):
         xs, es, memory, sweeps = chosen.step(problem, search.state, rate)
@@ -201,7 +226,7 @@ def _settle(
         record = _write(search.record, search.count, now)
         return Search(State(xs, es, vs, memory), now, record, search.count + 1)
 
-    empty = jnp.full(most + 1, jnp.nan, x.dtype)
+    empty = jnp.full(steps + 1, jnp.nan, x.dtype)
     record = _write(Moment(empty, empty, empty, empty), 0, now)
     first = Search(State(xs, es, vs, chosen.init(xs, rate)), now, record, 1)
     return lax.while_loop(unfinished, step, first), yardstick
@@ -212,9 +237,10 @@ def _observe(problem: Problem, wanted, xs, es, sweeps) -> tuple[Activities, Mome
     vs = problem.velocities(xs, es)
     distance = jnp.nan
     if wanted is not None:
-        update = ravel_pytree(pc.weight_gradients(xs, es, problem.activation))[0]
+        update = like_biases(problem.params, pc.weight_gradients(xs, es, problem.activation))
+        update = ravel_pytree(update)[0]
         distance = jnp.linalg.norm(update - wanted) / jnp.linalg.norm(wanted)
-    moment = Moment(sweeps, jnp.sqrt(dot(vs, vs).sum()), problem.energy(es).mean(), distance)
+    moment = Moment(sweeps, jnp.sqrt(dot(vs, vs).sum()), problem.energy(xs, es).mean(), distance)
     return vs, Moment(*(jnp.asarray(number, xs[0].dtype) for number in moment))
 
 

@@ -64,7 +64,7 @@ def _in_errors(optimiser, problem: Problem, state: State, rate):
     """Descend the energy in the errors."""
     slopes, branches = problem.down(state.xs, state.es)
     moves, memory = optimiser(rate).update(slopes, state.memory)
-    xs, es = problem.up(state.xs, along(1.0, moves, state.es[:-1]), branches)
+    xs, es = problem.up(state.xs, along(1.0, moves, problem.unweighted(state.es)), branches)
     return xs, es, memory, 1.0
 
 
@@ -72,7 +72,8 @@ def _gauss_newton(problem: Problem, state: State, rate):
     """Solve for the step by conjugate gradients; halve a sample's step until its energy falls."""
     slopes, branches = problem.down(state.xs, state.es)
     moves, products = conjugate_gradients(
-        partial(problem.curvature, branches), [-slope for slope in slopes]
+        partial(problem.curvature, branches, bend=problem.bend(state.xs)),
+        [-slope for slope in slopes],
     )
     xs, es, trials = _backtrack(problem, state, branches, moves, rate)
     return xs, es, state.memory, 0.5 + products + trials / 2
@@ -95,12 +96,12 @@ def _backtrack(problem: Problem, state: State, branches: list[Branch], moves: Ac
     errors and the number of trials.
     """
     xs, es = state.xs, state.es
-    ceiling = problem.energy(es) * (1 + 16 * jnp.finfo(xs[0].dtype).eps)
+    ceiling = problem.energy(xs, es) * (1 + 16 * jnp.finfo(xs[0].dtype).eps)
 
     def attempt(trial):
         lengths = trial.lengths
-        new_xs, new_es = problem.up(xs, along(lengths, moves, es[:-1]), branches)
-        accepted = problem.energy(new_es) <= ceiling
+        new_xs, new_es = problem.up(xs, along(lengths, moves, problem.unweighted(es)), branches)
+        accepted = problem.energy(new_xs, new_es) <= ceiling
         lengths = jnp.where(accepted, lengths, lengths / 2)
         return _Trial(new_xs, new_es, lengths, accepted, trial.count + 1)
 
@@ -120,8 +121,10 @@ def _closed_form(problem: Problem, state: State, rate):
     hidden = state.xs[1:]
     branches = [Branch(jnp.ones_like(x), jnp.ones_like(x)) for x in hidden]
     _, at_prediction = problem.up(state.xs, [jnp.zeros_like(x) for x in hidden], branches)
-    top = jnp.linalg.solve(S, at_prediction[-1].T / problem.precision).T
-    xs, es = problem.up(state.xs, [top @ P for P in chains], branches)
+    *_, pi = problem.precisions
+    top = jnp.linalg.solve(S, (at_prediction[-1] / pi).T).T
+    hidden = problem.unweighted([*(top @ P for P in chains), top])
+    xs, es = problem.up(state.xs, hidden, branches)
     return xs, es, state.memory, 1.0 + len(S) / len(top) / 2
 
 

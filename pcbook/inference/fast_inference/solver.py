@@ -14,17 +14,17 @@ from pcbook.core.network import Activities
 
 
 def conjugate_gradients(
-    times: Callable, b: Activities, tolerance: float = 0.3, most: int = 12
+    times: Callable, b: Activities, tolerance: float = 0.3, steps: int = 12
 ) -> tuple[Activities, Array]:
     """Solve times(d) = b for every sample at once, and count the products.
 
     `times` is a symmetric positive definite linear map. Stops when the norm of the residual,
-    over all samples, is at most `tolerance` times that of b, or after `most` products.
+    over all samples, is at most `tolerance` times that of b, or after `steps` products.
     """
 
     def unfinished(state):
         *_, rr, count = state
-        return (count < most) & (rr.sum() > tolerance**2 * dot(b, b).sum())
+        return (count < steps) & (rr.sum() > tolerance**2 * dot(b, b).sum())
 
     def step(state):
         d, residual, p, rr, count = state

@@ -9,26 +9,35 @@ exceeds half a threshold, and the spike corrects the estimate by the threshold,
 every error replaced by its estimate. As the threshold vanishes this is predictive coding.
 """
 
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_count, check_number, check_positive, lookup
+from pcbook.core.checks import check_number, check_share, check_width
+from pcbook.core.energy import cache_hashable, weigh, weighted
 from pcbook.core.network import (
-    ACTIVATIONS,
-    LOSSES,
     Activities,
+    Named,
     Params,
+    as_float,
+    find_loss,
     firing,
     hebbian,
+    like_biases,
     predict,
 )
 from pcbook.core.relaxation import Number, relax
 from pcbook.core.rules import Rule, stateless
-from pcbook.foundations.predictive_coding import errors_from_firing, velocities
+from pcbook.foundations.predictive_coding import (
+    Precision,
+    check_inference,
+    errors_from_firing,
+    velocities,
+)
 
 
 class Spiking(NamedTuple):
@@ -69,26 +78,28 @@ def settle_by_spikes(
     rate: Number = 0.2,
     threshold: Number = 0.1,
     leak: Number = 0.0,
-    activation: str = "tanh",
-    loss: str = "squared error",
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
 ) -> Spiking:
     """Descend the energy by spikes alone, starting from activities of zero.
 
     Each activity and each error is sent by `send_spikes`, at most one spike a step, and every
     neuron moves by the estimates it receives. As the threshold vanishes, and the number of
-    steps grows, this is predictive coding. Raises ValueError for steps < 1, rate <= 0 or
-    threshold <= 0.
+    steps grows, this is predictive coding. Raises ValueError for steps < 1, rate <= 0,
+    threshold <= 0, a leak outside [0, 1), precision <= 0, or a shape that does not fit.
     """
-    check_count(steps=steps)
-    check_positive(rate=rate)
+    check_inference(steps, rate, precision)
     check_number("a positive number", lambda value: value > 0, threshold=threshold)
-    lookup(ACTIVATIONS, activation=activation)
-    sizes = {"rate": rate, "threshold": threshold, "leak": leak}
+    check_share(leak=leak)
+    check_width("x", x, params[0].W.shape[1], "input")
+    x = as_float(x, params)
+    sizes = {"rate": rate, "threshold": threshold, "leak": leak, "precision": precision}
     return _settle_by_spikes(params, x, y, **sizes, steps=steps, activation=activation, loss=loss)
 
 
 @partial(jax.jit, static_argnames=("steps", "activation", "loss"))
-def _settle_by_spikes(params, x, y, *, rate, threshold, leak, steps, activation, loss):
+def _settle_by_spikes(params, x, y, *, rate, threshold, leak, precision, steps, activation, loss):
     def tell(values, told):
         pairs = [send_spikes(v, t, threshold, leak) for v, t in zip(values, told)]
         return [t for t, _ in pairs], [jnp.abs(s).sum(-1) for _, s in pairs]
@@ -96,32 +107,37 @@ def _settle_by_spikes(params, x, y, *, rate, threshold, leak, steps, activation,
     def velocity(xs, messages):
         sent, told, counts = messages
         sent, spikes = tell(firing(xs, activation), sent)
-        es = errors_from_firing(params, xs, sent, y, loss)
+        es = errors_from_firing(params, xs, sent, y, loss, precision)
         told, error_spikes = tell(es, told)
         _, *vs = velocities(params, xs, es, activation, heard=told)
         counts = jax.tree.map(jnp.add, counts, (spikes, error_spikes))
         return [None, *vs], (sent, told, counts)
 
-    layers = [jnp.zeros((len(x), len(layer.b)), x.dtype) for layer in params]
+    layers = [jnp.zeros((len(x), len(layer.W)), x.dtype) for layer in params]
     silent = [jnp.zeros(len(x), x.dtype)] * len(params)
     messages = ([jnp.zeros_like(x), *layers[:-1]], layers, (silent, silent))
     settled = relax(velocity, [x, *layers[:-1]], steps=steps, rate=rate, memory=messages)
     xs, (sent, _, counts) = settled.state, settled.memory
-    return Spiking(xs, sent, errors_from_firing(params, xs, sent, y, loss), *counts)
+    return Spiking(xs, sent, errors_from_firing(params, xs, sent, y, loss, precision), *counts)
 
 
-@cache
+@cache_hashable
 def spiking(
     steps: int = 60,
-    rate: float = 0.2,
-    threshold: float = 0.1,
-    leak: float = 0.0,
-    activation: str = "tanh",
+    rate: Number = 0.2,
+    threshold: Number = 0.1,
+    leak: Number = 0.0,
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    precision: Precision = 1.0,
+    *,
+    sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding in spikes, dW = e_post told_pre^T.
 
     Predictions are made by spikes too, with the output free, where all hidden errors vanish.
-    The loss is that of such a prediction.
+    The loss is that of such a prediction. The options are those of `settle_by_spikes` and of
+    `predictive_coding.rule`.
     """
     settings = {
         "steps": steps,
@@ -129,6 +145,8 @@ def spiking(
         "threshold": threshold,
         "leak": leak,
         "activation": activation,
+        "loss": loss,
+        "precision": precision,
     }
 
     def output(params, x):
@@ -137,8 +155,11 @@ def spiking(
 
     def gradient(params, state, x, y, key):
         settled = settle_by_spikes(params, x, y, **settings)
-        update = [hebbian(-e, r) for e, r in zip(settled.es, settled.sent)]
-        return LOSSES["squared error"](output(params, x), y).mean(), update, state
+        weight = weigh(sample_weight, x, y)
+        es = settled.es if weight is None else [weight[:, None] * e for e in settled.es]
+        update = like_biases(params, [hebbian(-e, r) for e, r in zip(es, settled.sent)])
+        value = weighted(find_loss(loss)(output(params, x), y), weight).mean()
+        return value, update, state
 
     return Rule("spiking predictive coding", stateless, gradient, output)
 
@@ -149,7 +170,7 @@ def additions(params: Params, settled: Spiking) -> Float[Array, " batch"]:
     A spike of x_l reaches all of layer l + 1, and one of e_l all of layer l - 1, except for the
     input, which is clamped.
     """
-    up = sum(len(layer.b) * count for layer, count in zip(params, settled.spikes))
+    up = sum(len(layer.W) * count for layer, count in zip(params, settled.spikes))
     down = sum(
         layer.W.shape[1] * count for layer, count in zip(params[1:], settled.error_spikes[1:])
     )

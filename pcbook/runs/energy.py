@@ -133,8 +133,9 @@ def main(options: Namespace, stop: Stop) -> None:
 def settle(options: Namespace, dataset: Dataset) -> dict:
     """What makes a run what it is: a change of any of these makes another run."""
     size = SIZES.get(options.data, SIZES["digits"])
+    least, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for rate in options.rate or ():
-        if rate > 0 and not 0 < np.float32(rate) < np.inf:
+        if rate > 0 and not least <= rate <= most:
             raise ValueError(f"--rate {rate}: must be positive and finite in float32")
     return {
         "data": options.data if options.data in SIZES else Path(options.data).name,
@@ -208,7 +209,8 @@ def train(
         with room_to_write(folder, safe):
             metrics.rewrite(row for n in range(epoch) for row in work.rows(n, loss[n], curve[n]))
     hide = quiet or not first_process()
-    with tqdm(total=epochs, initial=epoch, unit="epoch", disable=hide, dynamic_ncols=True) as bar:
+    options = {"mininterval": 0.1 if sys.stderr.isatty() else 60, "dynamic_ncols": True}
+    with tqdm(total=epochs, initial=epoch, unit="epoch", disable=hide, **options) as bar:
         while epoch < epochs and not asked:
             state, losses, curves = work.advance(state, epoch)
             loss.append(losses)
@@ -218,7 +220,8 @@ def train(
                     metrics.append(work.rows(epoch, losses, curves))
             epoch += 1
             bar.update()
-            bar.set_postfix(loss=f"{losses.mean():.4f}", last_step=f"{curves[:, -1].mean():.4f}")
+            shown = {"loss": losses.mean(), "last_step": curves[:, -1].mean()}
+            bar.set_postfix({name: f"{x:.4f}" for name, x in shown.items()}, refresh=False)
             _tell_diverged(work, loss)
             asked = any_process(bool(stop.asked))
             if asked or epoch % checkpoint_every == 0 or epoch == epochs:

@@ -114,7 +114,7 @@ def test_integers_of_any_width_are_read_as_pixels_up_to_255(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut"])
 def test_a_file_that_is_no_npz_is_refused(content, tmp_path):
     (tmp_path / "own.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="is not a whole .npz file of numbers"):
+    with pytest.raises(ValueError, match=r"is not a whole \.npz file of numbers"):
         energy.load(str(tmp_path / "own.npz"))
 
 

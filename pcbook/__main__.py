@@ -2,9 +2,11 @@
 
 import argparse
 import shlex
+import socket
 import sys
 
-from pcbook.runs import Refused
+from pcbook.runs import Refused, Stopped
+from pcbook.runs.stopping import EXIT_CODE, Stop
 
 EXAMPLES = """\
 examples:
@@ -147,40 +149,92 @@ def count(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run what the command line asks for; what cannot be done ends with a sentence."""
+    """Run what the command line asks for; what cannot be done ends with a sentence.
+
+    Exit codes: 0 done, 1 not possible, 2 wrong arguments, 75 stopped and to be started again.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     options.command = "python -m pcbook " + shlex.join(arguments)
-    if getattr(options, "coordinator_address", None):
-        _join_processes(options)
-    try:
-        _run(options)
-    except (Refused, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+    with Stop() as stop:
+        try:
+            if options.experiment_name == "energy-efficiency":
+                _join_processes(options)
+                stop.listen()  # JAX takes SIGTERM when processes join
+            _run(options, stop)
+        except (Refused, ValueError, OSError, MemoryError) as error:
+            sys.exit(f"error: {error or type(error).__name__}")
+        except Stopped as end:
+            print(f"Stopped by {stop.asked or 'another process'}. {end}", file=sys.stderr)
+            sys.exit(EXIT_CODE)
 
 
 def _join_processes(options):
+    """Join the other processes of the run, if there are any. Raises Refused if it cannot."""
+    address, number = options.coordinator_address, options.process_id
+    _check_processes(options)
+    if address is None:
+        return
     import jax
 
-    automatic = options.coordinator_address == "auto"
-    jax.distributed.initialize(
-        None if automatic else options.coordinator_address,
+    try:
+        jax.distributed.initialize(
+            None if address == "auto" else address,
+            options.num_processes,
+            number,
+            options.local_device_ids,
+        )
+    except Exception as error:  # of many kinds: of JAX, of gRPC, of the cluster's variables
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise Refused(f"the processes could not join at {address}: {text}") from error
+
+
+def _check_processes(options):
+    """Raise Refused for arguments of a distributed start that do not fit each other."""
+    address, processes, number = (
+        options.coordinator_address,
         options.num_processes,
         options.process_id,
-        options.local_device_ids,
     )
+    if address is None:
+        for name in ("num_processes", "process_id", "local_device_ids"):
+            if getattr(options, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise Refused(f"{option} needs --coordinator-address HOST:PORT, or auto")
+        return
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise Refused(f"--coordinator-address {address}: must be HOST:PORT, or auto")
+    if processes is None or number is None:
+        raise Refused("--coordinator-address HOST:PORT needs --num-processes and --process-id")
+    if not 0 <= number < processes:
+        raise Refused(f"--process-id {number}: must be 0 to {processes - 1}")
+    if number == 0:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("", int(port)))
+            except OSError as error:
+                raise Refused(
+                    f"--coordinator-address {address}: port {port} is in use or not allowed "
+                    f"({error.strerror}); choose another for all processes"
+                ) from error
 
 
-def _run(options):
+def _run(options, stop):
     import jax
 
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise Refused(f"JAX finds no device: {error}. Look at JAX_PLATFORMS.") from error
     if options.experiment_name == "energy-efficiency":
         from pcbook.runs import energy as experiment
     else:
         from pcbook.runs import energy_controls as experiment
-    experiment.main(options)
+    experiment.main(options, stop)
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()  # all together: none leaves while another still works
 

@@ -8,5 +8,9 @@ for bit, where it would have ended.
 """
 
 
+class Stopped(Exception):
+    """A signal has stopped the run; the message says what is kept."""
+
+
 class Refused(Exception):
     """The run cannot go on, and nothing was lost; the message says why and what to do."""

@@ -1,7 +1,10 @@
 """The folder of a run and its checkpoints; what is damaged or of another run is refused."""
 
+import errno
 import hashlib
 import json
+import logging
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -11,34 +14,84 @@ import jax
 import numpy as np
 
 from pcbook.runs import Refused
-from pcbook.runs.devices import first_process
+from pcbook.runs.devices import on_first, share_text
 from pcbook.runs.files import write_json
 from pcbook.store.results import check_code
 
 
 @contextmanager
 def room_to_write(folder: Path, safe: str):
-    """Turn a failed write into a `Refused` that says what is safe."""
+    """Turn a failed write into a `Refused` that says its cause, what is safe and what to do."""
     try:
         yield
     except Refused:
         raise
     except Exception as error:  # orbax and tensorstore raise errors of many kinds
-        free = shutil.disk_usage(folder).free / 1e6
-        raise Refused(
-            f"could not write to {folder} ({free:,.0f} MB free): {error}\n"
-            f"{safe} Make room and start the same command again."
-        ) from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        number = _errno(error)
+        remedy = REMEDIES.get(number, "").format(free=_free(folder))
+        what = f"could not write to {folder}" if remedy else f"stopped at {folder}"
+        raise Refused(f"{what}: {text}\n{safe} {remedy}".rstrip()) from error
+
+
+ROOM = "{free:,.0f} MB are free there: make room and start the same command again."
+REMEDIES = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: "The quota is used up: make room and start the same command again.",
+    errno.EFBIG: "The file size is limited (ulimit -f): raise it and start the same command again.",
+    errno.EROFS: "That file system is read-only: make it writable, or choose another --out.",
+    errno.EACCES: "You may not write there: change the permissions, or choose another --out.",
+    errno.EPERM: "Writing is not permitted there: remove what forbids it, or choose another --out.",
+    errno.ENOTDIR: "A file stands where a folder must be: choose another --out.",
+    errno.EEXIST: "A file stands where a folder must be: choose another --out.",
+    errno.EISDIR: "A folder stands where a file must be: remove it, or choose another --out.",
+    errno.ENOENT: "The folder is not there: restore it, or choose another --out.",
+    errno.ENAMETOOLONG: "The name is too long: choose another --out.",
+    errno.ELOOP: "The link leads back to itself: choose another --out.",
+}
+
+
+def _errno(error):
+    """The number of the system's error that caused `error`; None if there is none."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno:
+            return seen.errno
+        seen = seen.__cause__ or seen.__context__
+    return next((number for number in REMEDIES if os.strerror(number) in str(error)), None)
+
+
+def _free(folder):
+    """Megabytes free where `folder` is or would be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free / 1e6
 
 
 def claim_folder(folder: Path, settings: dict) -> None:
-    """Make the run's folder, or see that it is of the same run. Raises Refused if it is not."""
+    """Make the run's folder, or see that it is of the same run, for all processes.
+
+    Raises Refused, in every process, if it is of another run or not seen by all.
+    """
+
+    def claim():
+        with room_to_write(folder, "Nothing was begun."):
+            _claim(folder, settings)
+
+    on_first(claim)
+    blind = [n for n, seen in enumerate(share_text(str(folder.is_dir()))) if seen != "True"]
+    if blind:
+        raise Refused(f"process {blind[0]} does not see {folder}: choose an --out that all share")
+
+
+def _claim(folder, settings):
     path = folder / "settings.json"
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise Refused(f"{path} is damaged: {error}. Choose another --out.") from error
+        if not isinstance(before, dict):
+            raise Refused(f"{path} is damaged: it holds no settings. Choose another --out.")
         if before != settings:
             raise Refused(
                 f"{folder} holds a run with other settings:\n{_difference(before, settings)}\n"
@@ -46,7 +99,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
             )
     elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
         raise Refused(f"{folder} is not empty and holds no run. Choose another --out.")
-    elif first_process():
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
 
@@ -62,6 +115,8 @@ class Checkpoints:
                 f"{error}. Install what long runs need: pip install 'pcbook[runs]'"
             ) from error
         self.ocp, self.folder, self.settings = ocp, folder, settings
+        for name in ("absl", "asyncio"):  # they print tracebacks of errors that are raised here
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )

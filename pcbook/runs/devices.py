@@ -1,5 +1,8 @@
 """Networks spread over the devices of one process or of several."""
 
+import json
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -7,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pcbook.runs import Refused
+from pcbook.store.results import difference
 
 
 class Spread:
@@ -67,3 +71,56 @@ class Spread:
 
 def first_process() -> bool:
     return jax.process_index() == 0
+
+
+def any_process(said: bool) -> bool:
+    """Return whether any process says so; all of them must ask."""
+    if jax.process_count() == 1:
+        return said
+    return bool(multihost_utils.process_allgather(np.bool_(said)).any())
+
+
+def share_text(text: str) -> list[str]:
+    """Return the text of every process, in the order of their numbers."""
+    if jax.process_count() == 1:
+        return [text]
+    content = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(content)))
+    padded = np.zeros(max(1, *sizes), np.uint8)
+    padded[: len(content)] = content
+    rows = multihost_utils.process_allgather(padded)
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes)]
+
+
+def agree(what: dict) -> None:
+    """Raise Refused, in every process, unless all have the same `what`."""
+    first, *others = map(json.loads, share_text(json.dumps(what)))
+    for number, other in enumerate(others, 1):
+        if differs := difference(first, other):
+            raise Refused(
+                f"process {number} differs from process 0: process 0 has {differs}\n"
+                "Nothing was trained. Start every process with the same command and code."
+            )
+
+
+def on_first(function: Callable[[], None]) -> None:
+    """Call `function` in the first process; raise its error as Refused in every process."""
+    said = ""
+    if first_process():
+        try:
+            function()
+        except (Refused, OSError, ValueError) as error:
+            said = str(error) or type(error).__name__
+    if said := share_text(said)[0]:
+        raise Refused(said)
+
+
+def arithmetic() -> dict:
+    """Return the settings of JAX that change numbers or random streams."""
+    config = jax.config
+    return {
+        "x64": config.jax_enable_x64,
+        "random numbers": config.jax_default_prng_impl,
+        "partitionable": config.jax_threefry_partitionable,
+        "matmul precision": config.jax_default_matmul_precision,
+    }

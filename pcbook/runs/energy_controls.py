@@ -9,14 +9,17 @@ from tqdm import tqdm
 
 from pcbook.emergence.energy_controls import VARIANTS, Conclusions, Stopping, table, vary, watch
 from pcbook.emergence.energy_efficiency import SIZES
+from pcbook.runs import Stopped
 from pcbook.runs.checkpoints import room_to_write
 from pcbook.runs.energy import load
+from pcbook.runs.stopping import Stop
 from pcbook.store import results
 
 
-def main(options: Namespace) -> None:
+def main(options: Namespace, stop: Stop) -> None:
     """Run one experiment and write OUT.npz with OUT.json.
 
+    Raises Stopped after a variant, or after a rate, once `stop` is asked for: nothing is kept.
     Raises ValueError if OUT holds a result of other settings, and OSError if its folder is missing.
     """
     dataset, seeds, out = load(options.data), range(options.seeds), Path(options.out)
@@ -29,10 +32,10 @@ def main(options: Namespace) -> None:
     began = time.monotonic()
     if options.experiment == "variants":
         rate = options.rate or size.rate
-        arrays = variants(dataset, options.only, settings["epochs"], rate, seeds)
+        arrays = variants(dataset, options.only, settings["epochs"], rate, seeds, stop)
     else:
         rates = [options.rate] if options.rate else [size.rate / 3, size.rate]
-        arrays = stopping(dataset, settings["epochs"], rates, seeds)
+        arrays = stopping(dataset, settings["epochs"], rates, seeds, stop)
     parts = {options.experiment: round(time.monotonic() - began)}
     with room_to_write(out.parent, "Nothing was written."):
         results.write(out, settings, results.add_parts([], made, parts), {}, **arrays)
@@ -48,13 +51,20 @@ def check_place(out: Path, settings: dict) -> None:
             raise ValueError(f"--out {out} holds a result with {differs}: choose another --out")
 
 
-def variants(dataset, only, epochs, rate, seeds) -> dict:
+def check_stop(stop: Stop) -> None:
+    """Raise Stopped if `stop` is asked for."""
+    if stop.asked:
+        raise Stopped("Nothing was written: the same command begins again from the start.")
+
+
+def variants(dataset, only, epochs, rate, seeds, stop) -> dict:
     """`conclusions` (variants, fields, seeds), with the `names` of the variants."""
     for name in only or ():
         if name not in VARIANTS:
             raise ValueError(f"--only {name!r}: must be among {', '.join(map(repr, VARIANTS))}")
     rows = {}
     for name in tqdm(only or VARIANTS, unit="variant"):
+        check_stop(stop)
         network, order = VARIANTS[name]
         rows[name] = vary(dataset, network, order, epochs=epochs, rate=rate, seeds=seeds)
     print(table(rows))
@@ -66,11 +76,12 @@ def variants(dataset, only, epochs, rate, seeds) -> dict:
     }
 
 
-def stopping(dataset, epochs, rates, seeds) -> dict:
+def stopping(dataset, epochs, rates, seeds, stop) -> dict:
     """The arrays of `Stopping` with a leading axis of `rates`; conclusions (rates, fields, ...)."""
-    watched: list[Stopping] = [
-        watch(dataset, epochs=epochs, rate=rate, seeds=seeds) for rate in rates
-    ]
+    watched: list[Stopping] = []
+    for rate in rates:
+        check_stop(stop)
+        watched.append(watch(dataset, epochs=epochs, rate=rate, seeds=seeds))
     return {
         "rates": np.array(rates, np.float32),
         "epochs": watched[0].epochs,

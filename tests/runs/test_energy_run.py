@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,15 +33,19 @@ SMALL = [*TINY, "--epochs", "60", "--seeds", "2", "--checkpoint-every", "2"]
 FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
 
 
-def child(arguments, log, cache, biggest_file=None, cpu_devices=1):
+def child(arguments, log, cache, biggest_file=None, cpu_devices=1, signal_after=None, **config):
     """The command line in a process of its own."""
     sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)
+    for name, value in config.items():
+        jax.config.update(name, value)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    if signal_after is not None:
+        threading.Timer(signal_after, os.kill, (os.getpid(), signal.SIGINT)).start()
     if biggest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (biggest_file, biggest_file))
     try:
@@ -62,12 +67,14 @@ class Runner:
     def __init__(self, folder):
         self.folder, self.started = folder, 0
 
-    def start(self, name, *more, settings=SMALL, **keywords):
+    def start(self, name, *more, settings=SMALL, cache=None, **keywords):
         arguments = [*settings, "--out", str(self.folder / name), *more]
         self.started += 1
         log = self.folder / f"{self.started}.log"
         process = server.Process(
-            target=child, args=(arguments, str(log), str(self.folder / "cache")), kwargs=keywords
+            target=child,
+            args=(arguments, str(log), cache or str(self.folder / "cache")),
+            kwargs=keywords,
         )
         process.start()
         return process, log
@@ -146,6 +153,81 @@ def test_twenty_kills_at_random_moments_end_bitwise_where_no_kill_does(runs):
         metrics = (runs.folder / name / "metrics.csv").read_text(encoding="utf-8")
         assert metrics == (runs.folder / "whole" / "metrics.csv").read_text(encoding="utf-8")
     assert resumed >= 5  # many of the kills came after a checkpoint
+
+
+# --- stopped by a signal ---
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_stops_after_a_checkpoint_and_the_run_ends_bitwise(runs, name):
+    process, log = runs.start(name, "--checkpoint-every", "1000")
+    metrics = runs.folder / name / "metrics.csv"
+    while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 5):
+        assert process.is_alive(), log.read_text(encoding="utf-8")
+        time.sleep(0.002)
+    os.kill(process.pid, getattr(signal, name))
+    process.join(60)
+    said = log.read_text(encoding="utf-8")
+    assert process.exitcode == 75, said
+    (epoch,) = epochs_kept(runs.folder / name)
+    assert 2 <= epoch < 60
+    assert said == (
+        f"Stopped by {name}. The checkpoint of epoch {epoch} is whole. "
+        "The same command goes on from there.\n"
+    )
+    assert len(metrics.read_text(encoding="utf-8").splitlines()) == 1 + 2 * epoch
+    assert runs.finish(name)[0] == 0
+    assert_bitwise(runs.results(name), runs.results("whole"))
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.2])
+def test_a_signal_at_the_start_or_while_compiling_ends_with_one_sentence(runs, seconds, tmp_path):
+    """The cache of compiled programs is empty, so that most of the time is compiling."""
+    process, log = runs.start(f"early-{seconds}", signal_after=seconds, cache=str(tmp_path))
+    process.join(120)
+    said = log.read_text(encoding="utf-8")
+    assert process.exitcode == 75, said
+    assert len(said.splitlines()) == 1
+    assert said.startswith("Stopped by SIGINT. ")
+
+
+# --- what is refused, and why ---
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"jax_enable_x64": True}, "'x64': True"),
+        ({"jax_default_prng_impl": "rbg"}, "'random numbers': 'rbg'"),
+        ({"jax_threefry_partitionable": False}, "'partitionable': False"),
+    ],
+)
+def test_another_arithmetic_is_refused_and_not_called_damage(runs, stopped, config, message):
+    before = snapshot(runs.folder / stopped)
+    code, said = runs.finish(stopped, **config)
+    assert code == 1
+    assert "holds a run with other settings" in said
+    assert message in said
+    assert "damaged" not in said
+    assert snapshot(runs.folder / stopped) == before
+
+
+def test_a_rate_at_which_every_network_diverges_stops_the_run(runs):
+    code, said = runs.finish("lost", "--rate", "1e38")
+    assert code == 1
+    assert "every network has diverged by epoch" in said
+    assert not (runs.folder / "lost/results.json").exists()
+
+
+def test_a_network_that_diverges_is_reported_and_the_others_go_on(runs):
+    code, said = runs.finish("half", "--rate", "0.003", "1e38")
+    assert code == 0, said
+    text = (runs.folder / "half/results.json").read_text(encoding="utf-8")
+    note = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert [(n["rate"], n["seed"]) for n in note["diverged"]] == [(1e38, 0), (1e38, 1)]
+    assert f"rate 1e+38, seed 0 diverged in epoch {note['diverged'][0]['epoch']}" in said
+    whole, half = runs.results("whole"), runs.results("half")
+    np.testing.assert_allclose(half["loss"][:6, :2], whole["loss"][:6], rtol=1e-5)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(runs, stopped):
@@ -227,7 +309,7 @@ def test_no_room_left_is_said_and_the_run_goes_on_when_there_is(runs, stopped):
     code, said = runs.finish(stopped, biggest_file=3_000)
     assert code == 1
     assert "could not write to" in said
-    assert "start the same command again" in said
+    assert "The file size is limited (ulimit -f)" in said
     assert set(kept) & set(epochs_kept(runs.folder / stopped))
     assert runs.finish(stopped)[0] == 0
     assert_bitwise(runs.results(stopped), runs.results("whole"))
@@ -328,6 +410,55 @@ def test_two_processes_give_what_one_gives(runs, one_device):
         process.join(900)
         assert process.exitcode == 0, log.read_text(encoding="utf-8")
     assert_same_to_rounding(runs.results("two"), one_device)
+
+
+def start_two(runs, name, *more, second=(), **keywords):
+    """Both processes of a run; the second with options of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
+    return [
+        runs.start(name, *more, *own, *join, str(i), **keywords)
+        for i, own in enumerate([(), second])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (["--first-seed", "7"], "seeds = [0, 1], not [7, 8]"),
+        (["--loss", "post"], "loss = 'pre', not 'post'"),
+        (["--checkpoint-every", "3"], "checkpoint_every = 2, not 3"),
+    ],
+)
+def test_processes_with_other_settings_all_stop_and_say_what_differs(runs, second, message):
+    name = f"differ-{second[0]}"
+    for process, log in start_two(runs, name, second=second):
+        process.join(120)
+        said = log.with_suffix(".end").read_text(encoding="utf-8")
+        assert process.exitcode == 1
+        assert message in said
+    assert not (runs.folder / name).exists()
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_epoch(runs):
+    both = start_two(runs, "both", "--epochs", "5000", "--checkpoint-every", "5000")
+    metrics = runs.folder / "both/metrics.csv"
+    while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 5):
+        assert all(process.is_alive() for process, _ in both), both[0][1].read_text(
+            encoding="utf-8"
+        )
+        time.sleep(0.01)
+    os.kill(both[1][0].pid, signal.SIGTERM)
+    said = []
+    for process, log in both:
+        process.join(60)
+        said.append(log.read_text(encoding="utf-8"))
+        assert process.exitcode == 75, said
+    (epoch,) = epochs_kept(runs.folder / "both")
+    assert f"Stopped by another process. The checkpoint of epoch {epoch}" in said[0]
+    assert f"Stopped by SIGTERM. The checkpoint of epoch {epoch}" in said[1]
 
 
 def test_more_devices_than_there_are_is_refused(runs):

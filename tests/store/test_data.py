@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -351,6 +352,27 @@ def test_cifar10_rows_are_images_of_32_by_32_by_3_in_the_order_of_the_batches(fo
                 np.testing.assert_allclose(
                     image[..., colour].ravel(), plane[colour] / 255, rtol=1e-6
                 )
+
+
+def test_a_pickle_that_would_run_code_is_refused(folder, monkeypatch):
+    """Its checksum is right, and what it would call leaves a trace."""
+    name, archive, ran = "cifar-10-python.tar.gz", io.BytesIO(), folder / "ran"
+
+    class Planted:
+        def __reduce__(self):
+            return os.mkdir, (str(ran),)
+
+    content = pickle.dumps({b"data": Planted(), b"labels": [0]})
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    monkeypatch.setattr(data, "CIFAR10", {name: md5(archive.getvalue())})
+    (folder / "cifar10").mkdir()
+    (folder / "cifar10" / name).write_bytes(archive.getvalue())
+    with pytest.raises(OSError, match=r"asks for (posix|nt)\.mkdir: only arrays are read"):
+        cifar10()
+    assert not ran.exists()
 
 
 def test_every_download_has_a_checksum_and_mnist_two_mirrors():

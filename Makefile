@@ -72,7 +72,7 @@ clean: ## remove all that the other commands made
 define without_pins
 $(RUN) -m uv venv --quiet --clear --python $(PYTHON) _build/$@
 $(RUN) -m uv pip install --quiet --python _build/$@ --resolution $(1) --editable '.[test]'
-_build/$@/bin/python -m pytest tests --ignore tests/book -n 2 -q
+_build/$@/bin/python -m pytest tests --ignore tests/book --ignore tests/api -n 2 -q
 _build/$@/bin/python -m pytest --nbval-lax $(THREE_CHAPTERS) -n 2 --dist loadfile -q
 endef
 

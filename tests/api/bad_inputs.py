@@ -31,6 +31,8 @@ import numpy as np
 from calls import ARGS, CALLS, call, comparable, public
 from jax import random
 
+from pcbook.core.arguments import checked
+
 PACKAGE = str(Path(__file__).parents[2] / "pcbook")
 NOT_YET = Path(__file__).with_name("not_yet_refused.txt")
 
@@ -233,13 +235,19 @@ def table(found: dict[str, tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def is_checked(function: Callable) -> bool:
+    """Whether a function is decorated with `arguments.checked`; not seen beneath an import hook."""
+    return getattr(function, "__code__", None) is checked(print).__code__
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     options = [option for option in sys.argv[1:] if option.startswith("--")]
     found = outcomes([name for name in sys.argv[1:] if not name.startswith("--")])
     failures = {case: result for case, result in found.items() if result[0] in ("deep", "silent")}
     if "--json" in options:
-        print(json.dumps(found))
+        reads = [name for name, function in public().items() if is_checked(function)]
+        print(json.dumps({"found": found, "reads": reads}))
     else:
         print(*(f"{r:7}{case} -> {words}" for case, (r, words) in failures.items()), sep="\n")
         print(table(found))

@@ -13,19 +13,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bad_inputs import NOT_YET, read, table
 from calls import CALLS, NOT_TRIED, public
 
-from pcbook.core.arguments import checked
-
 ROOT = Path(__file__).parents[2]
 
 
-def is_checked(function):
-    """Whether a function is decorated with `arguments.checked`."""
-    return getattr(function, "__code__", None) is checked(print).__code__
-
-
 @pytest.fixture(scope="module")
-def found():
-    """What comes of each bad input, in a process without jaxtyping's import hook."""
+def tried():
+    """What comes of each bad input, in a process without jaxtyping's import hook.
+
+    And the names of the functions that read their arguments by `arguments.checked`.
+    """
     run = subprocess.run(
         [sys.executable, "tests/api/bad_inputs.py", "--json"],
         cwd=ROOT,
@@ -34,9 +30,10 @@ def found():
         text=True,
         check=True,
     )
-    found = {case: tuple(result) for case, result in json.loads(run.stdout).items()}
+    answer = json.loads(run.stdout)
+    found = {case: tuple(result) for case, result in answer["found"].items()}
     print(table(found))
-    return found
+    return found, set(answer["reads"])
 
 
 def test_every_public_function_has_a_valid_call_or_a_reason_why_not():
@@ -45,7 +42,8 @@ def test_every_public_function_has_a_valid_call_or_a_reason_why_not():
 
 
 @pytest.mark.slow
-def test_bad_inputs_are_refused_clearly_but_for_those_that_are_listed(found):
+def test_bad_inputs_are_refused_clearly_but_for_those_that_are_listed(tried):
+    found, _ = tried
     unclear = {f"{result} {case}" for case, (result, _) in found.items()} - {
         f"{result} {case}" for case in found for result in ("clear", "right")
     }
@@ -55,8 +53,8 @@ def test_bad_inputs_are_refused_clearly_but_for_those_that_are_listed(found):
 
 
 @pytest.mark.slow
-def test_of_what_reads_its_arguments_none_is_silent_and_at_most_a_twentieth_deep(found):
-    reads = {name for name, function in public().items() if is_checked(function)}
+def test_of_what_reads_its_arguments_none_is_silent_and_at_most_a_twentieth_deep(tried):
+    found, reads = tried
     results = Counter(result for case, (result, _) in found.items() if case.split(":")[0] in reads)
     assert results["silent"] == 0
     assert sum(results.values()) >= 500

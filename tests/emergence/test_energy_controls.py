@@ -114,7 +114,9 @@ def test_conclusions_by_hand():
     )
     expected = Conclusions(*np.array([[50.0], [20.0], [0.0], [50.0], [25.0], [90.0], [2.0]]))
     np.testing.assert_allclose(conclude(found), expected, rtol=1e-5, atol=1e-5)
-    assert "25 ± 0" in table({"by hand": expected})
+    assert "25" in table({"by hand": expected}).split()
+    two = Conclusions(*(np.append(v, v + 4) for v in expected))
+    assert "27 ± 3" in table({"by hand": two})
 
 
 # --- stopping ---

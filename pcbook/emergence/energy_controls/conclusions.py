@@ -54,6 +54,11 @@ def table(rows: dict[str, Conclusions]) -> str:
     heads = zip(*([*name.split("_"), ""][:2] for name in Conclusions._fields))
     lines = [f"{'':{width}}{''.join(f'{word:>10}' for word in words)}".rstrip() for words in heads]
     for name, found in rows.items():
-        cells = "".join(f"{f'{round(v.mean())} ± {round(v.std(ddof=1))}':>10}" for v in found)
-        lines.append(f"{name:{width}}{cells}")
+        lines.append(f"{name:{width}}{''.join(f'{_spread(v):>10}' for v in found)}")
     return "\n".join(lines)
+
+
+def _spread(values):
+    """Mean ± standard deviation (ddof = 1); of a single network, its value."""
+    deviation = f" ± {round(values.std(ddof=1))}" if len(values) > 1 else ""
+    return f"{round(values.mean())}{deviation}"

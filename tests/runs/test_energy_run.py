@@ -36,6 +36,8 @@ FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
 def child(arguments, log, cache, biggest_file=None, cpu_devices=1, signal_after=None, **config):
     """The command line in a process of its own."""
     sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # where tests run in the background,
+        signal.signal(getattr(signal, name), signal.SIG_DFL)  # some of them are ignored
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)

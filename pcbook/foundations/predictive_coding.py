@@ -26,7 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_count, check_number, check_positive, check_share, check_width
+from pcbook.core.checks import (
+    check_count,
+    check_length,
+    check_number,
+    check_positive,
+    check_share,
+    check_width,
+)
 from pcbook.core.energy import (
     Clamps,
     Energy,
@@ -215,7 +222,7 @@ def errors_from_firing(
     precision: Precision = 1.0,
 ) -> Activities:
     """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
-    check_length("xs", xs, len(params), "x_0..x_{L-1}")
+    check_length(len(params), "x_0..x_{L-1}", xs=xs)
     *mus, mu = [predict(layer, r) for layer, r in zip(params, rs)]
     *pis, pi = layer_precisions(params, precision)
     loss = _checked_loss(loss, y, mu, pi)
@@ -231,7 +238,7 @@ def layer_precisions(params: Params, precision: Precision) -> list:
     """
     if not isinstance(precision, (list, tuple)):
         return [*[None] * (len(params) - 1), precision]
-    check_length("precision", precision, len(params), "the layers 1..L")
+    check_length(len(params), "one for each of the layers 1..L", precision=precision)
     return list(precision)
 
 
@@ -272,7 +279,7 @@ def energies(
 
     Raises ValueError where `errors` does.
     """
-    check_length("xs", xs, len(params), "x_0..x_{L-1}")
+    check_length(len(params), "x_0..x_{L-1}", xs=xs)
     *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
     *pis, pi = layer_precisions(params, precision)
     loss = _checked_loss(loss, y, mu, pi)
@@ -301,8 +308,8 @@ def velocities(
     above alone. Raises ValueError unless there are as many activities and errors as layers.
     """
     phi, heard = find_activation(activation), es if heard is None else heard
-    for name, arrays, which in (("xs", xs, "x_0..x_{L-1}"), ("es", es, "e_1..e_L")):
-        check_length(name, arrays, len(params), which)
+    check_length(len(params), "x_0..x_{L-1}", xs=xs)
+    check_length(len(params), "e_1..e_L", es=es)
     hidden = [
         -e + (above @ layer.W) * phi.slope(x)
         for x, e, above, layer in zip(xs[1:], es[:-1], heard[1:], params[1:])
@@ -349,7 +356,7 @@ def infer(
 
 def checked_start(start: Activities, forward: Activities) -> Activities:
     """The activities to start from with the input given, once they have the right shapes."""
-    check_length("start", start, len(forward), "x_0..x_{L-1}")
+    check_length(len(forward), "x_0..x_{L-1}", start=start)
     for l, (ours, theirs) in enumerate(zip(start, forward)):
         if ours.shape != theirs.shape:
             raise ValueError(f"start[{l}] has shape {ours.shape}: must be {theirs.shape}")
@@ -368,7 +375,7 @@ def weight_gradients(xs: Activities, es: Activities, activation: Named = "tanh")
 
     Raises ValueError unless there are as many activities as errors.
     """
-    check_length("xs", xs, len(es), "x_0..x_{L-1}")
+    check_length(len(es), "x_0..x_{L-1}", xs=xs)
     return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
 
 
@@ -415,12 +422,6 @@ def check_precision(precision: Precision) -> None:
         else:
             allowed = "finite numbers of at least 0"
             check_number(allowed, lambda a: (jnp.isfinite(a) & (a >= 0)).all(), precision=pi)
-
-
-def check_length(argument: str, arrays: Sequence, count: int, which: str) -> None:
-    """Raise ValueError unless there are `count` arrays, one for each of `which`."""
-    if len(arrays) != count:
-        raise ValueError(f"{argument} has length {len(arrays)}: must be {count}, {which}")
 
 
 def infer_input(

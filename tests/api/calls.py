@@ -457,7 +457,6 @@ NOT_TRIED = {
     "data.cifar10": "downloads",
     "data.check_split": "is what Dataset checks by",
     "predictive_coding.checked_start": "reads the arguments of infer and settle",
-    "predictive_coding.check_length": "is a check",
     "predictive_coding.check_precision": "is a check",
     "predictive_coding.layer_precisions": "reads the argument precision of infer",
     "predictive_coding.learn_precision": "makes the rule with learned precisions",

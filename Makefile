@@ -21,7 +21,7 @@ book: $(VENV)/.made node_modules/.made ## run the chapters that changed and buil
 test: book ## build the book and run every test, the pages in a real browser too
 	@$(RUN) -m pytest tests book --nbval -n 2 --dist loadfile
 
-check: $(VENV)/.made ## lint and the quick unit tests, without the book: about a minute
+check: $(VENV)/.made ## lint and the quick unit tests, without the book: about three minutes
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m pytest tests --ignore tests/book -m "not slow" -n 2 -q

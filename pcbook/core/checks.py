@@ -30,6 +30,11 @@ def _holds(holds, value) -> bool:
         return False
 
 
+def is_integer(value: Any) -> bool:
+    """Whether `value` is an integer, which True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_positive(**named: Any) -> None:
     """Raise ValueError for a named number that is not positive and finite."""
     check_number("a positive number", lambda value: 0 < value < math.inf, **named)
@@ -39,7 +44,7 @@ def check_count(**named: Any) -> None:
     """Raise ValueError for a named number that is not an integer of at least 1."""
     check_number(
         "an integer of at least 1",
-        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= 1,
+        lambda value: is_integer(value) and value >= 1,
         **named,
     )
 

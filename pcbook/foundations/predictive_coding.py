@@ -222,13 +222,19 @@ def errors_from_firing(
     precision: Precision = 1.0,
 ) -> Activities:
     """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
+    mus, mu, pis, pi, loss = _predicted(params, xs, rs, y, loss, precision)
+    output = jnp.zeros_like(mu) if y is None else -pi * loss.slope(mu, y)
+    misses = (x - m for x, m in zip(xs[1:], mus))
+    return [*(e if pi is None else pi * e for e, pi in zip(misses, pis)), output]
+
+
+def _predicted(params, xs, rs, y, loss, precision):
+    """Predictions and precisions, those of the output apart, and the loss, once all fit."""
     check_length(len(params), "x_0..x_{L-1}", xs=xs)
     *mus, mu = [predict(layer, r) for layer, r in zip(params, rs)]
     *pis, pi = layer_precisions(params, precision)
     loss = _checked_loss(loss, y, mu, pi)
-    output = jnp.zeros_like(mu) if y is None else -pi * loss.slope(mu, y)
-    misses = (x - m for x, m in zip(xs[1:], mus))
-    return [*(e if pi is None else pi * e for e, pi in zip(misses, pis)), output]
+    return mus, mu, pis, pi, loss
 
 
 def layer_precisions(params: Params, precision: Precision) -> list:
@@ -279,10 +285,8 @@ def energies(
 
     Raises ValueError where `errors` does.
     """
-    check_length(len(params), "x_0..x_{L-1}", xs=xs)
-    *mus, mu = [predict(layer, r) for layer, r in zip(params, firing(xs, activation))]
-    *pis, pi = layer_precisions(params, precision)
-    loss = _checked_loss(loss, y, mu, pi)
+    rs = firing(xs, activation)
+    mus, mu, pis, pi, loss = _predicted(params, xs, rs, y, loss, precision)
     squares = [(x - m) ** 2 for x, m in zip(xs[1:], mus)]
     hidden = [(s if pi is None else pi * s).sum(-1) / 2 for s, pi in zip(squares, pis)]
     if y is None:

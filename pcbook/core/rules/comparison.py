@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.special import stdtrit
 from tqdm import tqdm
 
-from pcbook.core.checks import check_count, check_number, lookup
+from pcbook.core.checks import check_count, check_number, is_integer, lookup
 from pcbook.core.cost import products
 from pcbook.core.models import Model
 from pcbook.core.rules.pairs import check_batch_size, check_rule, read_dataset, read_pairs
@@ -262,9 +261,7 @@ def compare(
 def _keys(seeds, key):
     """A key for each seed. Raises ValueError for no seeds, and what are none."""
     if isinstance(seeds, Sequence) and not isinstance(seeds, str):
-        if not seeds or not all(
-            isinstance(seed, Integral) and not isinstance(seed, bool) for seed in seeds
-        ):
+        if not seeds or not all(map(is_integer, seeds)):
             raise ValueError(f"seeds = {seeds!r}: must be a count, or one or more integers")
         return jnp.stack([random.fold_in(key, seed) for seed in seeds])
     check_count(seeds=seeds)

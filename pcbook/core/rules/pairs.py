@@ -1,14 +1,13 @@
 """Training data: inputs with their targets, in any of the forms in which they come."""
 
 from collections.abc import Callable, Iterable, Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcbook.core.checks import check_number
+from pcbook.core.checks import check_number, is_integer
 from pcbook.core.rules.rule import Rule
 from pcbook.store.data import Dataset
 
@@ -112,9 +111,7 @@ def check_batch_size(batch_size: Any, samples: int) -> None:
     """Raise ValueError unless there are as many samples to train on as in a batch."""
     check_number(
         f"1 to {samples}, the number of samples to train on",
-        lambda value: (
-            isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value <= samples
-        ),
+        lambda value: is_integer(value) and 1 <= value <= samples,
         batch_size=batch_size,
     )
 

@@ -19,7 +19,7 @@ book: $(VENV)/.made node_modules/.made ## run the chapters that changed and buil
 	@$(RUN) tools/book.py
 
 test: book ## build the book and run every test, the pages in a real browser too
-	@$(RUN) -m pytest tests book --nbval -n 2 --dist loadfile
+	@$(RUN) -m pytest tests book --nbval -n 2 --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.made ## lint and the quick unit tests, without the book: about three minutes
 	@$(RUN) -m ruff check .

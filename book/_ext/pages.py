@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import yaml
@@ -96,6 +97,26 @@ def mend_roles(app, pagename, templatename, context: dict, doctree) -> None:
     for wrong, right in MISTOLD.items():
         body = body.replace(wrong, right)
     context["body"] = body
+
+
+def describe(app, pagename, templatename, context: dict, doctree) -> None:
+    """Say what the page is about to search engines and previews."""
+    if doctree is None:
+        return
+    paragraphs = (p.astext() for p in doctree.findall(nodes.paragraph))
+    plain = (
+        text for text in paragraphs if len(text) > 40 and "\\" not in text
+    )
+    title = doctree.next_node(nodes.title)
+    name = title.astext() if title else app.config.html_title
+    first = next(plain, f"{name}: a page of {app.config.html_title}.")
+    text = html.escape(textwrap.shorten(first, 250, placeholder=" …"))
+    context["metatags"] = context.get("metatags", "") + (
+        f'<meta name="description" content="{text}">'
+        f'<meta property="og:title" content="{html.escape(name)}">'
+        f'<meta property="og:description" content="{text}">'
+        '<meta property="og:type" content="article">'
+    )
 
 
 def add_static(app: Sphinx, config) -> None:
@@ -345,6 +366,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", bundle_scripts)
     app.connect("html-page-context", drop_thebe)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", describe)
     app.connect("doctree-resolved", fill_ledger)
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")

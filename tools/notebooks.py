@@ -29,6 +29,11 @@ def main() -> None:
     enter_root()
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "book"], check=True)
     chosen = choose(sys.argv[1:])
+    for chapter in chosen:
+        notebook = nbformat.read(chapter, as_version=4)
+        for cell in notebook.cells:
+            fold(cell)
+        nbformat.write(notebook, chapter)
     run_chapters(chosen)
     store = get_cache(str(CACHE))
     for chapter in chosen:
@@ -46,7 +51,7 @@ def choose(names: list[str]) -> list[Path]:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook folded, without pictures, widgets and what a run leaves in its metadata."""
+    """The notebook without pictures, widgets and what a run leaves in its metadata."""
     patterns = ConfigParser(delimiters=":", interpolation=None)
     patterns.read("tests/nbval.cfg", encoding="utf-8")
     figures = patterns["figures"]
@@ -55,7 +60,6 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for trace in ("execution", "lines_to_next_cell"):
             cell.metadata.pop(trace, None)
         if cell.cell_type == "code":
-            fold(cell)
             cell.outputs = coalesce_streams(cell.outputs)
         for output in cell.get("outputs", ()):
             if "data" not in output:
@@ -69,7 +73,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def fold(cell: nbformat.NotebookNode) -> None:
     """Fold in JupyterLab (`jupyter`) and in Colab (`cellView`) what the tags fold on a page."""
-    tags = set(cell.metadata.get("tags", ()))
+    tags = set(cell.metadata.get("tags", ())) if cell.cell_type == "code" else set()
     for key in ("jupyter", "cellView"):
         cell.metadata.pop(key, None)
     if tags & FOLDED_CODE:

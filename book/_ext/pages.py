@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -149,11 +150,14 @@ class Ledger(SphinxDirective):
     def card(self, claim: Claim) -> nodes.Element:
         """The sentence, its source, and room for the result."""
         card = nodes.container(classes=["pcbook-claim"], ids=[claim.id])
-        card += claim_row(
-            f"{claim.sentence} [{claim.source}]", self.env.docname
-        )
+        text = f"{claim.sentence} [{claim.source}]"
+        card += claim_row(text, self.cited)
         card += measured(claim=claim.id)
         return card
+
+    def cited(self, key: str) -> list[nodes.Node]:
+        """A citation, which also brings its source into the bibliography."""
+        return self.parse_text_to_nodes(f"{{cite:p}}`{key}`")[0].children
 
 
 def fill_ledger(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -301,14 +305,27 @@ class ClaimCards(SphinxPostTransform):
         )
         for name, text in (map(html.unescape, line) for line in rows):
             card += (
-                claim_row(text, self.env.docname)
+                claim_row(text, self.cited)
                 if name == "Claim"
                 else row(name, text)
             )
         return card
 
+    def cited(self, key: str) -> addnodes.pending_xref:
+        """What becomes a link to an entry of the bibliography."""
+        return addnodes.pending_xref(
+            "",
+            nodes.inline("", key),
+            refdomain="cite",
+            reftype="p",
+            reftarget=key,
+            refdoc=self.env.docname,
+            refwarn=True,
+            refexplicit=False,
+        )
 
-def claim_row(text: str, docname: str) -> nodes.paragraph:
+
+def claim_row(text: str, cited: Callable) -> nodes.paragraph:
     """The line of a card with the claim and, at its end, [source, place]."""
     sentence, key, place = re.fullmatch(
         r"(.*) \[([\w-]+)(?:, (.*))?\]", text, re.DOTALL
@@ -317,23 +334,9 @@ def claim_row(text: str, docname: str) -> nodes.paragraph:
     if key == "ours":
         line += nodes.Text("(ours)")
     else:
-        line += citation_of(key, docname)
+        line += cited(key)
         line += inline(f" {place}" if place else "")
     return line
-
-
-def citation_of(key: str, docname: str) -> addnodes.pending_xref:
-    """What becomes a link to an entry of the bibliography."""
-    return addnodes.pending_xref(
-        "",
-        nodes.inline("", key),
-        refdomain="cite",
-        reftype="p",
-        reftarget=key,
-        refdoc=docname,
-        refwarn=True,
-        refexplicit=False,
-    )
 
 
 def result_of(app: Sphinx, claim: Claim) -> tuple[dict[str, str], str]:

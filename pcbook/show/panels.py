@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 DOTS = 144  # an inch, where the page has 96: sharp on a fine screen too
-PHONE = 350  # width in pixels of the text column of a page on a phone
+PHONE = 342  # width in pixels of the text column of a page on a phone
 SMALLEST = 10  # height in pixels of the smallest text on a phone
 
 

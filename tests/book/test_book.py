@@ -59,7 +59,7 @@ def test_every_figure_and_image_of_a_page_says_what_it_shows(pages, document):
     for tag, attributes in Tags(pages / f"{document}.html").found:
         panel = 0 if tag == "figure" else panel + (tag == "img")
         if tag == "img":
-            later = panel > 1 and "pcbook-figure" in attributes["class"]
+            later = panel > 1 and "pcbook-figure" in attributes.get("class", "")
             assert attributes["alt"] if not later else attributes["alt"] == "", attributes
 
 

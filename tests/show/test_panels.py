@@ -81,8 +81,8 @@ def draw_titled(n):
     [(5.0, 11, True), (5.0, 8, False), (3.0, 8, True), (3.0, 7, False), (6.4, 11, False)],
 )
 def test_text_that_is_too_small_on_a_phone_is_refused(width, points, readable):
-    # A page on a phone has 350 pixels for a figure; a figure has 96 in an inch, 72 points.
-    assert readable == (points * 96 / 72 * min(1, 350 / (96 * width)) >= 10)
+    # A page on a phone has 342 pixels for a figure; a figure has 96 in an inch, 72 points.
+    assert readable == (points * 96 / 72 * min(1, 342 / (96 * width)) >= 10)
     fig, ax = figure(width=width)
     ax.set_title("fine print", fontsize=points)
     if readable:

@@ -8,10 +8,9 @@ window.addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = theme;
 });
 
-// The visible words of a button are part of its name; the logo is part of the navigation.
-document.addEventListener("DOMContentLoaded", () => {
+// A button with words is called by them, and by nothing else.
+addEventListener("load", () => {
   for (const button of document.querySelectorAll(".search-button-field, .theme-switch-button")) {
-    const words = button.innerText.trim().replace(/\s+/g, " ");
-    if (words && !button.getAttribute("aria-label")?.includes(words)) button.setAttribute("aria-label", words);
+    if (button.textContent.trim()) button.removeAttribute("aria-label");
   }
 });

@@ -1,19 +1,25 @@
-"""What the pages need beyond Jupyter Book: their own scripts, and the ledger.
+"""What the pages need beyond Jupyter Book: their own scripts, cards, ledger.
 
-The pages ask no third party for anything. MathJax and the widget manager are
-copied from the pinned npm packages, next to the book's own style and script.
+The pages ask no third party for anything. MathJax is copied from the pinned
+npm package, next to the book's own style and script.
 """
 
+import html
 import itertools
 import json
+import re
 import shutil
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from docutils import nodes
 from pcbook.store.claims import MIME, Claim, card_rows, ledger
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -25,7 +31,6 @@ STATIC = Path(__file__).with_name("static")
 # What of the npm packages goes under `_static/`.
 MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
 MATHJAX += ["a11y", "sre"]
-WIDGETS = ["embed.js", "*.woff2"]
 
 # The entries of a bibliography are no list items, so it is no list; a fold
 # is called what its own words say.
@@ -57,8 +62,6 @@ def bundle_scripts(app: Sphinx) -> None:
         raise ExtensionError("node_modules is missing: `make book` brings it")
     static = Path(app.outdir, "_static")
     copy(packages / "mathjax/es5", MATHJAX, static / "mathjax")
-    manager = packages / "@jupyter-widgets/html-manager/dist"
-    copy(manager, WIDGETS, static / "widgets")
 
 
 def copy(source: Path, patterns: list[str], target: Path) -> None:
@@ -97,6 +100,26 @@ def mend_roles(app, pagename, templatename, context: dict, doctree) -> None:
     context["body"] = body
 
 
+def describe(app, pagename, templatename, context: dict, doctree) -> None:
+    """Say what the page is about to search engines and previews."""
+    if doctree is None:
+        return
+    paragraphs = (p.astext() for p in doctree.findall(nodes.paragraph))
+    plain = (
+        text for text in paragraphs if len(text) > 40 and "\\" not in text
+    )
+    title = doctree.next_node(nodes.title)
+    name = title.astext() if title else app.config.html_title
+    first = next(plain, f"{name}: a page of {app.config.html_title}.")
+    text = html.escape(textwrap.shorten(first, 250, placeholder=" …"))
+    context["metatags"] = context.get("metatags", "") + (
+        f'<meta name="description" content="{text}">'
+        f'<meta property="og:title" content="{html.escape(name)}">'
+        f'<meta property="og:description" content="{text}">'
+        '<meta property="og:type" content="article">'
+    )
+
+
 def add_static(app: Sphinx, config) -> None:
     """Let the pages have the book's own style and script."""
     config.html_static_path.append(str(STATIC))
@@ -127,13 +150,14 @@ class Ledger(SphinxDirective):
     def card(self, claim: Claim) -> nodes.Element:
         """The sentence, its source, and room for the result."""
         card = nodes.container(classes=["pcbook-claim"], ids=[claim.id])
-        card += row("Claim", claim.sentence)
-        key, _, place = claim.source.partition(", ")
-        if key != "ours":
-            card += self.parse_text_to_nodes(f"**Source.** {{cite:p}}`{key}`")
-            card[-1] += nodes.Text(f" {place}")
+        text = f"{claim.sentence} [{claim.source}]"
+        card += claim_row(text, self.cited)
         card += measured(claim=claim.id)
         return card
+
+    def cited(self, key: str) -> list[nodes.Node]:
+        """A citation, which also brings its source into the bibliography."""
+        return self.parse_text_to_nodes(f"{{cite:p}}`{key}`")[0].children
 
 
 def fill_ledger(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -240,8 +264,79 @@ def line_of(cells: list[nodes.Node]) -> nodes.row:
 def row(name: str, text: str) -> nodes.paragraph:
     """A line of a claim's card."""
     return nodes.paragraph(
-        "", "", nodes.strong("", f"{name}."), nodes.Text(f" {text}")
+        "", "", nodes.strong("", f"{name}."), nodes.Text(" "), *inline(text)
     )
+
+
+def inline(text: str) -> list[nodes.Node]:
+    """Text as nodes, with what stands between dollar signs as mathematics."""
+    parts = re.split(r"\$([^$]+)\$", text)
+    kinds = itertools.cycle((nodes.Text, lambda tex: nodes.math(tex, tex)))
+    return [
+        kind(part) for kind, part in zip(kinds, parts, strict=False) if part
+    ]
+
+
+# --- the cards in the chapters ---
+
+
+class ClaimCards(SphinxPostTransform):
+    """Give the cards in the chapters the look that they have in the ledger.
+
+    What a notebook shows is HTML, which knows no citations. It comes here
+    after MyST-NB has chosen it and before citations become links.
+    """
+
+    default_priority = 5
+    formats = ("html",)
+
+    def run(self, **_):
+        for raw in list(self.document.findall(nodes.raw)):
+            if raw.astext().startswith('<div class="pcbook-claim"'):
+                raw.replace_self(self.card(raw.astext()))
+
+    def card(self, page: str) -> nodes.container:
+        """The card that `claims.check` showed as HTML, as nodes."""
+        kind = re.search('data-verdict="([^"]*)"', page)[1]
+        classes = ["pcbook-claim", f"pcbook-{kind}"]
+        card = nodes.container(classes=classes, is_div=True)
+        rows = re.findall(
+            r"<p><strong>(.*?)\.</strong> (.*?)</p>", page, re.DOTALL
+        )
+        for name, text in (map(html.unescape, line) for line in rows):
+            card += (
+                claim_row(text, self.cited)
+                if name == "Claim"
+                else row(name, text)
+            )
+        return card
+
+    def cited(self, key: str) -> addnodes.pending_xref:
+        """What becomes a link to an entry of the bibliography."""
+        return addnodes.pending_xref(
+            "",
+            nodes.inline("", key),
+            refdomain="cite",
+            reftype="p",
+            reftarget=key,
+            refdoc=self.env.docname,
+            refwarn=True,
+            refexplicit=False,
+        )
+
+
+def claim_row(text: str, cited: Callable) -> nodes.paragraph:
+    """The line of a card with the claim and, at its end, [source, place]."""
+    sentence, key, place = re.fullmatch(
+        r"(.*) \[([\w-]+)(?:, (.*))?\]", text, re.DOTALL
+    ).groups()
+    line = row("Claim", f"{sentence} ")
+    if key == "ours":
+        line += nodes.Text("(ours)")
+    else:
+        line += cited(key)
+        line += inline(f" {place}" if place else "")
+    return line
 
 
 def result_of(app: Sphinx, claim: Claim) -> tuple[dict[str, str], str]:
@@ -267,12 +362,14 @@ def result_of(app: Sphinx, claim: Claim) -> tuple[dict[str, str], str]:
 def setup(app: Sphinx) -> dict:
     """Tell Sphinx of all this."""
     app.add_directive("ledger", Ledger)
+    app.add_post_transform(ClaimCards)
     app.add_node(counts)
     app.add_node(measured)
     app.connect("config-inited", add_static)
     app.connect("builder-inited", bundle_scripts)
     app.connect("html-page-context", drop_thebe)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", describe)
     app.connect("doctree-resolved", fill_ledger)
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")

@@ -54,9 +54,68 @@ def test_a_page_names_no_script_style_or_image_of_a_third_party(pages, document)
 
 
 @each_document
-def test_every_image_of_a_page_says_what_it_shows(pages, document):
+def test_every_figure_and_image_of_a_page_says_what_it_shows(pages, document):
+    panel = 0  # of a figure, whose first panel has the words for all
     for tag, attributes in Tags(pages / f"{document}.html").found:
-        assert tag != "img" or attributes.get("alt"), attributes
+        panel = 0 if tag == "figure" else panel + (tag == "img")
+        if tag == "img":
+            later = panel > 1 and "pcbook-figure" in attributes.get("class", "")
+            assert attributes["alt"] if not later else attributes["alt"] == "", attributes
+
+
+@each_document
+def test_where_no_script_runs_every_figure_shows_its_start_and_its_caption(pages, document):
+    page = (pages / f"{document}.html").read_text(encoding="utf-8")
+    figures = re.findall('<figure class="pcbook-explore">.*?</figure>', page, re.DOTALL)
+    for figure in figures:
+        still = re.sub(r"<(script|style).*?</\1>", "", figure, flags=re.DOTALL)
+        assert 'src="data:image/webp;base64,' in still
+        assert re.search(r"<figcaption>[^<]{40,}</figcaption>", still)
+        assert "<input" not in still
+        if "<script" in figure:
+            assert re.search(r'<p class="pcbook-values">[^<]+: [^<]+</p>', still)
+
+
+@pytest.fixture(scope="module")
+def anchors(pages):
+    """The ids of each page of the book, by its path."""
+    return {
+        path: {attributes["id"] for _, attributes in Tags(path).found if "id" in attributes}
+        for path in pages.rglob("*.html")
+    }
+
+
+@each_document
+def test_links_within_the_book_lead_to_pages_and_places_that_are_there(pages, document, anchors):
+    page = pages / f"{document}.html"
+    for tag, attributes in Tags(page).found:
+        address = attributes.get("href") or ""
+        if tag != "a" or re.match(r"\w+:", address) or address.startswith("//"):
+            continue
+        path, _, anchor = address.partition("#")
+        target = (page.parent / path.partition("?")[0]).resolve() if path else page.resolve()
+        assert target.exists(), address
+        if anchor and target in anchors:
+            assert anchor in anchors[target], address
+
+
+def test_cards_cite_with_links_in_the_chapters_and_in_the_ledger(pages):
+    for document in DOCUMENTS:
+        page = (pages / f"{document}.html").read_text(encoding="utf-8")
+        for card in re.findall(r'<div class="pcbook-claim[^"]*".*?</div>', page, re.DOTALL):
+            assert "(ours)" in card or re.search(r'href="[^"]*bibliography.html#', card), card[:300]
+            assert "$" not in card
+
+
+@each_document
+def test_a_page_says_what_it_is_about(pages, document):
+    named = {
+        attributes.get("name") or attributes.get("property"): attributes.get("content")
+        for tag, attributes in Tags(pages / f"{document}.html").found
+        if tag == "meta"
+    }
+    assert 20 <= len(named["description"]) <= 300
+    assert named["og:title"] and named["og:description"] == named["description"]
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if (ROOT / f"{d}.ipynb").exists()])

@@ -14,16 +14,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
-import time
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import numpy as np
 import pytest
 import yaml
+from nbconvert import HTMLExporter
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -31,13 +31,16 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from conftest import missing
+from pcbook.show.panels import PHONE
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import notebooks
 
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
 CHAPTERS = [d for d in DOCUMENTS if (ROOT / f"{d}.ipynb").exists()]
 
-each_document = pytest.mark.parametrize("document", DOCUMENTS)
 each_chapter = pytest.mark.parametrize("document", CHAPTERS)
 
 QUIET = [
@@ -57,7 +60,9 @@ QUIET = [
 @each_chapter
 def test_no_figure_is_cut_off_at_its_edge(pages, document):
     page = (pages / f"{document}.html").read_text(encoding="utf-8")
-    frames = set(re.findall(r"data:image/webp;base64,([\w+/=]+)", page))
+    given = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    frames = {image for data in given for image in json.loads(data)["images"]}
+    frames |= set(re.findall(r"data:image/webp;base64,([\w+/=]+)", page))
     assert frames
     for frame in frames:
         ink = np.asarray(Image.open(io.BytesIO(base64.b64decode(frame))).convert("RGBA"))[..., 3]
@@ -79,7 +84,7 @@ def address(pages):
         server.shutdown()
 
 
-def started(**preferences):
+def started():
     """A new Chromium, or word that there is none."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
@@ -89,7 +94,6 @@ def started(**preferences):
     options.binary_location = chromium
     for argument in QUIET:
         options.add_argument(argument)
-    options.add_experimental_option("prefs", preferences)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
@@ -102,76 +106,63 @@ def browser():
     browser.quit()
 
 
-@pytest.fixture(scope="module")
-def without_scripts():
-    browser = started(**{"profile.managed_default_content_settings.javascript": 2})
-    yield browser
-    browser.quit()
-
-
 def wait(browser, condition, seconds=120):
     return WebDriverWait(browser, seconds).until(lambda _: condition())
 
 
-def opened(browser, url, *, dark=False, width=1280):
-    """Open a page and wait until its mathematics and widgets are there."""
+def seen(browser, *, dark=False, width=1280):
+    """See the page in a light or dark theme, on a screen of this width."""
     theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
     screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+
+class Page(NamedTuple):
+    """A page that is open, what it asked for, and what it complained of."""
+
+    document: str
+    url: str
+    asked: set[str]
+    complaints: list
+
+
+@pytest.fixture(scope="module", params=DOCUMENTS)
+def page(request, browser, address):
+    """A page, opened once for all that is tested on it, with its mathematics and its controls."""
+    url = f"{address}{request.param}.html"
+    seen(browser)
     for log in ("browser", "performance"):
         browser.get_log(log)  # what earlier pages said
     browser.get(url)
-    wait(browser, lambda: len(all_of(browser, ".pcbook-explore .noUi-handle")) >= sliders(browser))
+    wait(browser, lambda: not all_of(browser, ".pcbook-explore:not([data-live]):has(script)"))
     wait(browser, lambda: len(all_of(browser, "mjx-container")) >= len(all_of(browser, ".math")))
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    }
+    complaints = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    browser.execute_script((ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8"))
+    return Page(request.param, url, asked, complaints)
 
 
 def all_of(browser, selector):
     return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
-def sliders(browser) -> int:
-    """How many sliders the page's figures have when they are ready: at least one each."""
-    return len(all_of(browser, ".pcbook-explore"))
+def test_a_page_asks_nobody_else_and_complains_of_nothing(page, address):
+    assert not [url for url in page.asked if not url.startswith((address, "data:", "blob:"))]
+    assert page.url in page.asked
+    assert not page.complaints
 
 
-@each_document
-def test_a_page_asks_nobody_else_and_complains_of_nothing(browser, address, document):
-    opened(browser, f"{address}{document}.html")
-    time.sleep(0.5)  # for what a script may still ask for
-    requests = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {
-        message["params"]["request"]["url"]
-        for message in requests
-        if message["method"] == "Network.requestWillBeSent"
-    }
-    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
-    assert f"{address}{document}.html" in asked
-    complaints = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not complaints
-
-
-@each_document
-def test_every_image_on_a_page_has_alt_text(browser, address, document):
-    opened(browser, f"{address}{document}.html")
-    images = "[...document.images].filter(image => !image.hidden)"
-    alts = browser.execute_script(f"return {images}.map(image => image.alt)")
-    assert all(alt and alt.strip() for alt in alts)
-
-
-@each_document
-def test_a_page_does_not_scroll_sideways_on_a_phone(browser, address, document):
-    opened(browser, f"{address}{document}.html", width=390)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-
-
-@each_document
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_no_serious_violation_in_the_content(browser, address, document, dark):
-    opened(browser, f"{address}{document}.html", dark=dark)
-    browser.execute_script((ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8"))
+def test_axe_finds_no_serious_violation_on_the_page(browser, page, dark):
+    seen(browser, dark=dark)
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run('article.bd-article').then(r => done(r.violations))"
+        "const done = arguments[0]; axe.run(document).then(r => done(r.violations))"
     )
     serious = [
         (violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
@@ -181,38 +172,72 @@ def test_axe_finds_no_serious_violation_in_the_content(browser, address, documen
     assert not serious
 
 
-@each_chapter
-def test_every_slider_changes_the_picture_from_the_keyboard(browser, address, document):
-    opened(browser, f"{address}{document}.html")
-    for figure in all_of(browser, ".pcbook-explore"):
-        handles = figure.find_elements(By.CSS_SELECTOR, ".noUi-handle")
-        first = shown(figure)
-        for handle in handles:
-            handle.send_keys(Keys.END)
-        for handle in handles:
-            at_end, value = shown(figure), spoken(handle)
-            assert described(handle)
-            assert value
-            handle.send_keys(Keys.HOME)
-            wait(browser, lambda f=figure, e=at_end: shown(f)["src"] != e["src"], 20)
-            assert spoken(handle) != value
-            handle.send_keys(Keys.END)
-            wait(browser, lambda f=figure, e=at_end: shown(f) == e, 20)
-        for handle in handles:
-            handle.send_keys(Keys.HOME)
-        wait(browser, lambda f=figure, first=first: shown(f) == first, 20)
+@pytest.mark.parametrize("width", [390, 320])
+def test_a_page_fits_on_a_phone(browser, page, width):
+    seen(browser, width=width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = """return [...document.querySelectorAll(".pcbook-controls *")]
+        .filter(word => getComputedStyle(word).display != "inline")
+        .filter(word => word.scrollWidth > word.clientWidth + 1)
+        .map(word => word.textContent)"""
+    assert not browser.execute_script(cut)
+    if width == 390:
+        widths = """return [...document.querySelectorAll(".pcbook-figure")]
+            .map(image => [image.clientWidth, Number(image.getAttribute("width"))])"""
+        for shown_width, drawn_width in browser.execute_script(widths):
+            assert shown_width >= min(PHONE, drawn_width) - 1
 
 
-@each_chapter
-def test_names_and_values_of_sliders_can_be_read_whole(browser, address, document):
-    opened(browser, f"{address}{document}.html")
-    words = "[...document.querySelectorAll('.pcbook-explore :is(.widget-label, .widget-readout)')]"
-    cut = "word => word.scrollWidth > word.clientWidth"
-    assert not browser.execute_script(f"return {words}.filter({cut}).map(w => w.textContent)")
+def test_handles_and_buttons_are_large_enough_to_hit(browser, page):
+    seen(browser, width=390)
+    sizes = """return [...document.querySelectorAll(
+        ".pcbook-controls :is(input[type=range], label, select)")]
+        .map(control => control.getBoundingClientRect().height)"""
+    assert all(height >= 24 for height in browser.execute_script(sizes))
 
 
-def described(handle):
-    return handle.get_attribute("aria-label")
+def test_figures_lie_on_a_black_card_when_the_page_is_dark(browser, page):
+    seen(browser, dark=True)
+    styles = """return [...document.querySelectorAll(".pcbook-figure")]
+        .map(image => [getComputedStyle(image).backgroundColor, getComputedStyle(image).filter])"""
+    assert all(style == ["rgb(0, 0, 0)", "none"] for style in browser.execute_script(styles))
+
+
+def test_formulas_are_no_stops_of_the_tab_key(browser, page):
+    assert not all_of(browser, "mjx-container[tabindex='0']")
+
+
+def test_every_control_changes_the_picture_from_the_keyboard(browser, page):
+    seen(browser)
+    for figure in all_of(browser, ".pcbook-explore[data-live]"):
+        for control in figure.find_elements(By.CSS_SELECTOR, ".pcbook-controls > div"):
+            handle = control.find_element(By.CSS_SELECTOR, "input, select")
+            if handle.get_attribute("type") == "radio":
+                chosen = control.find_element(By.CSS_SELECTOR, "input:checked")
+                away, back = Keys.ARROW_RIGHT, Keys.ARROW_LEFT
+            else:
+                chosen, away, back = handle, Keys.HOME, Keys.END
+            named = control if chosen is not handle else handle
+            assert named.get_attribute("aria-label") or control.get_attribute("aria-label")
+            before = shown(figure)
+            chosen.send_keys(away)
+            first = shown(figure)
+            browser.switch_to.active_element.send_keys(back)
+            second = shown(figure)
+            assert len({before["alt"], first["alt"], second["alt"]}) >= 2
+            assert len({before["src"], first["src"], second["src"]}) >= 2
+
+
+def test_what_a_moved_control_shows_is_announced(browser, page):
+    figures = all_of(browser, ".pcbook-explore[data-live]:has([type=range])")
+    if not figures:
+        return
+    handle = figures[0].find_element(By.CSS_SELECTOR, "[type=range]")
+    handle.send_keys(Keys.HOME)
+    handle.send_keys(Keys.ARROW_RIGHT)
+    assert spoken(handle)
+    said = figures[0].find_element(By.CSS_SELECTOR, "[aria-live=polite]")
+    wait(browser, lambda: said.get_attribute("textContent") == shown(figures[0])["alt"], 20)
 
 
 def spoken(handle):
@@ -220,46 +245,57 @@ def spoken(handle):
 
 
 def shown(figure) -> dict:
-    """The one picture of an interactive figure that can be seen."""
-    images = [image for image in figure.find_elements(By.TAG_NAME, "img") if image.is_displayed()]
-    assert len(images) == 1
-    return {name: images[0].get_attribute(name) for name in ("src", "alt")}
+    """The picture of a figure that is seen: its words, and the panels together."""
+    images = figure.find_elements(By.CSS_SELECTOR, "img.pcbook-figure")
+    assert all(image.is_displayed() for image in images)
+    return {
+        "alt": images[0].get_attribute("alt"),
+        "src": "".join(image.get_attribute("src") for image in images),
+    }
 
 
-@each_chapter
-def test_without_scripts_the_first_picture_of_every_figure_stands_in(
-    without_scripts, address, document
-):
-    without_scripts.get(f"{address}{document}.html")
-    for figure in all_of(without_scripts, ".pcbook-explore"):
-        assert not figure.find_elements(By.CSS_SELECTOR, ".noUi-handle")
-        assert shown(figure)["src"].startswith("data:image/webp")
-        assert shown(figure)["alt"]
+def test_paper_is_white_and_shows_the_start_of_every_figure_with_its_values(browser, page):
+    seen(browser, dark=True)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script("return document.documentElement.dataset.theme") == "light"
+    for figure in all_of(browser, ".pcbook-explore[data-live]"):
+        assert figure.find_element(By.CSS_SELECTOR, ".pcbook-values").is_displayed()
+        assert not figure.find_element(By.CSS_SELECTOR, ".pcbook-controls").is_displayed()
+    browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-@each_chapter
-def test_figures_lie_on_a_black_card_when_the_page_is_dark(browser, address, document):
-    opened(browser, f"{address}{document}.html", dark=True)
-    for image in all_of(browser, ".pcbook-figure"):
-        assert image.value_of_css_property("background-color") == "rgba(0, 0, 0, 1)"
-        assert image.value_of_css_property("filter") == "none"
+FIGURE = """
+from pcbook.show.explore import Choice, explore, figure
+def draw(steps):
+    fig, (left, right) = figure(1, 2)
+    left.plot([0, steps])
+    return fig
+explore(draw, steps=Choice((1, 2, 5), start=2), caption="A line.", alt="{steps} steps")
+"""
+EXERCISE = """
+from pcbook import exercises
+exercises.check("backprop/waiting", lambda L: {answer})
+"""
 
 
 @pytest.fixture
 def lab(tmp_path):
     """JupyterLab on a folder of its own with one notebook in it, that notebook's address."""
-    source = """
-        from pcbook.show.explore import explore, figure
-        def draw(steps):
-            fig, ax = figure()
-            ax.plot([0, steps])
-            return fig
-        explore(draw, steps=(1, 2, 5), alt="{steps} steps")
-    """
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(textwrap.dedent(source))],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
+    cell = nbformat.v4.new_code_cell
+    cells = [
+        cell(FIGURE.strip(), metadata={"tags": ["hide-input"]}),
+        cell(EXERCISE.format(answer="1").strip(), metadata={"tags": ["exercise"]}),
+        cell(
+            EXERCISE.format(answer="1 - 1 / L").strip(),
+            metadata={"tags": ["solution", "hide-cell"]},
+        ),
+    ]
+    for made in cells:
+        notebooks.fold(made)
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "figure.ipynb")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -280,22 +316,54 @@ def lab(tmp_path):
         server.terminate()
 
 
-def test_a_live_kernel_has_the_same_slider_and_the_same_words_for_it(browser, lab):
-    wait(browser, lambda: answers(lab))
+NOTEBOOK = "jupyterapp?.shell.currentWidget"
+
+
+def opened_in_lab(browser, lab):
+    """The figure of the notebook, in JupyterLab with a kernel."""
     browser.get(lab)
-    notebook = "jupyterapp?.shell.currentWidget"
-    wait(browser, lambda: browser.execute_script(f"return !!window.{notebook}?.sessionContext"))
-    browser.execute_script(
-        f"return {notebook}.sessionContext.ready"
-        ".then(() => jupyterapp.commands.execute('notebook:run-all-cells'))"
+    wait(browser, lambda: browser.execute_script(f"return !!window.{NOTEBOOK}?.sessionContext"))
+    browser.execute_async_script(
+        f"const done = arguments[0]; {NOTEBOOK}.sessionContext.ready.then(() => done())"
     )
-    wait(browser, lambda: all_of(browser, ".pcbook-sliders .noUi-handle"))
-    (figure,) = all_of(browser, ".pcbook-sliders")
-    (handle,) = figure.find_elements(By.CSS_SELECTOR, ".noUi-handle")
-    wait(browser, lambda: described(handle) == "steps" and spoken(handle) == "1")
-    assert shown(figure)["alt"] == "1 steps"
+
+
+def moves(browser):
+    """Whether the one figure goes from its start to its end by the keyboard."""
+    wait(browser, lambda: all_of(browser, ".pcbook-explore[data-live] [type=range]"))
+    (figure,) = all_of(browser, ".pcbook-explore")
+    (handle,) = figure.find_elements(By.CSS_SELECTOR, "[type=range]")
+    start = shown(figure)["alt"], spoken(handle)
     handle.send_keys(Keys.END)
-    wait(browser, lambda: shown(figure)["alt"] == "5 steps" and spoken(handle) == "5")
+    return (start, (shown(figure)["alt"], spoken(handle))) == (("2 steps", "2"), ("5 steps", "5"))
+
+
+def test_a_notebook_in_jupyterlab_is_folded_and_its_figures_outlive_the_kernel(
+    browser, lab, tmp_path
+):
+    seen(browser)
+    wait(browser, lambda: answers(lab))
+    opened_in_lab(browser, lab)
+    browser.execute_script("jupyterapp.commands.execute('notebook:run-all-cells')")
+    wait(browser, lambda: len(all_of(browser, ".jp-InputPrompt")) >= 3)
+    assert moves(browser)
+    wait(browser, lambda: "Not yet" in browser.find_element(By.TAG_NAME, "body").text)
+    assert not all_of(browser, "[data-mime-type='application/vnd.jupyter.stderr']")
+    assert len(all_of(browser, ".jp-InputPlaceholder")) == 2  # the figure and the solution
+    busy = f"return {NOTEBOOK}.sessionContext.kernelDisplayStatus"
+    wait(browser, lambda: browser.execute_script(busy) == "idle")
+    browser.execute_async_script(
+        "const done = arguments[0];"
+        "jupyterapp.commands.execute('docmanager:save').then("
+        f"() => {NOTEBOOK}.sessionContext.shutdown()).then(() => done())"
+    )
+    assert "Right." in (tmp_path / "figure.ipynb").read_text(encoding="utf-8")
+    opened_in_lab(browser, lab)
+    assert moves(browser)
+    exported, _ = HTMLExporter().from_filename(str(tmp_path / "figure.ipynb"))
+    (tmp_path / "figure.html").write_text(exported, encoding="utf-8")
+    browser.get((tmp_path / "figure.html").as_uri())
+    assert moves(browser)
 
 
 def answers(address) -> bool:

@@ -34,6 +34,10 @@ MODULES = {
     if path.parent.name not in ("exercises", "runs")
 }
 
+# Tags of MyST-NB: what they fold, tools/notebooks.py folds for other readers too.
+FOLDED_CODE = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
+FOLDED_OUTPUTS = {"hide-cell", "remove-cell"}
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 each_chapter = pytest.mark.parametrize("chapter", sorted(CHAPTERS))
 
@@ -184,7 +188,7 @@ def test_the_first_cell_says_in_one_sentence_what_is_missing(monkeypatch):
     source = TransformerManager().transform_cell(cells(PAGES[0])[0].source)
     exec(compile(source, "first cell", "exec"), {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"^This chapter needs: pip install git\+https"):
+    with pytest.raises(ModuleNotFoundError, match=r"^This chapter needs pcbook: run `pip install"):
         exec(compile(source, "first cell", "exec"), {})
 
 
@@ -195,19 +199,47 @@ def test_no_cell_that_a_reader_sees_installs_anything(page):
             assert not re.search(r"pip install|^\s*[!%]", cell.source, re.MULTILINE), cell.source
 
 
+def figures(page):
+    """The outputs that are figures, as they are committed."""
+    outputs = [output.get("data", {}) for cell in cells(page) for output in cell.outputs]
+    return [data for data in outputs if "pcbook-explore" in data.get("text/html", "")]
+
+
 @each_page
-def test_every_output_that_is_a_figure_came_with_alt_text(page):
+def test_a_figure_that_was_not_run_says_so_and_keeps_its_caption_and_its_alt_text(page):
+    for data in figures(page):
+        assert "Run this cell to draw the figure." in data["text/html"]
+        assert re.search(r"<figcaption>[^<]{40,}</figcaption>", data["text/html"])
+        assert "<img" not in data["text/html"]
+        first, alt = data["text/plain"].rsplit("\n", 1)
+        assert first.startswith("Figure") and len(alt) > 20
+
+
+@each_page
+def test_a_visible_cell_has_at_most_twelve_lines(page):
     for cell in cells(page):
-        for output in cell.outputs:
-            for image in re.findall("<img[^>]*>", output.get("data", {}).get("text/html", "")):
-                assert re.search(r'alt="[^"]{20,}"', image), image
+        if not FOLDED_CODE & set(cell.metadata.get("tags", ())):
+            assert len(cell.source.splitlines()) <= 12, cell.source
+
+
+@each_page
+def test_what_a_page_folds_is_folded_in_jupyterlab_and_in_colab(page):
+    for cell in cells(page):
+        tags = set(cell.metadata.get("tags", ()))
+        folded = cell.metadata.get("jupyter", {})
+        assert folded.get("source_hidden", False) == bool(tags & FOLDED_CODE)
+        assert folded.get("outputs_hidden", False) == bool(tags & FOLDED_OUTPUTS)
+        assert (cell.metadata.get("cellView") == "form") == bool(tags & FOLDED_CODE)
+        assert tags & FOLDED_OUTPUTS or "solution" not in tags
 
 
 @each_chapter
 def test_a_chapter_has_three_interactive_figures_and_four_exercises(chapter):
     code = cells(CHAPTERS[chapter])
-    outputs = [output.get("data", {}).get("text/html", "") for c in code for output in c.outputs]
-    assert sum("pcbook-explore" in page for page in outputs) >= 3
+    interactive = [
+        d for d in figures(CHAPTERS[chapter]) if d["text/plain"].startswith("Figure with")
+    ]
+    assert len(interactive) >= 3
     assert sum("exercise" in cell.metadata.get("tags", ()) for cell in code) >= 4
 
 

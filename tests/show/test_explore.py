@@ -2,19 +2,21 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from pcbook.show.explore import INKS, MOST_FRAMES, explore, figure, picture
+from pcbook.show.explore import INKS, MOST_FRAMES, Choice, explore, figure, picture
 
 WHITE, BLACK, DARK_PAGE = "#ffffff", "#000000", "#121212"
+STEPS = Choice((1, 2, 3), start=2)
+RATES = Choice((0.1, 0.2), start=0.1)
 
 
 def draw(steps=1, rate=0.5):
@@ -22,6 +24,10 @@ def draw(steps=1, rate=0.5):
     fig, axes = figure(width=2.0, height=1.0)
     axes.plot([0, steps], [0, rate])
     return fig
+
+
+def shown(draw=draw, alt="{steps} at {rate}", caption="A line.", **choices):
+    return explore(draw, caption=caption, alt=alt, **choices)
 
 
 def luminance(colour):
@@ -37,62 +43,93 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-def images(widget):
-    """The frames' HTML, in the order of the choices."""
-    if isinstance(widget, ipywidgets.HTML):
-        return [widget.value] if "pcbook-figure" in widget.value else []
-    return [image for child in getattr(widget, "children", ()) for image in images(child)]
+def data(exploration):
+    """What the script of a figure is given."""
+    page = exploration.html
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])
 
 
 def test_every_combination_of_the_choices_is_a_frame_of_its_own():
-    shown = images(explore(draw, alt="{steps} at {rate}", steps=(1, 2, 3), rate=(0.1, 0.2)))
-    assert len(set(shown)) == 6
+    given = data(shown(steps=STEPS, rate=RATES))
+    assert len(given["images"]) == 6
+    assert len({tuple(frame["panels"]) for frame in given["frames"]}) == 6
 
 
-def test_a_slider_shows_the_frame_of_its_value():
-    it = explore(draw, alt="{steps} at {rate}", steps=(1, 2, 3), rate=np.array([0.1, 0.2]))
-    stack = it.children[-1]
-    steps, rate = it.sliders
-    assert [label for label, _ in steps.options] == ["1", "2", "3"]
-    alts = [
-        [re.search('alt="(.*?)"', f.value)[1] for f in inner.children] for inner in stack.children
-    ]
-    assert alts == [[f"{s} at {r}" for r in (0.1, 0.2)] for s in (1, 2, 3)]
-    assert links(steps, "index", stack) and all(links(rate, "index", s) for s in stack.children)
+def test_frames_stand_in_the_order_of_the_choices_the_last_fastest():
+    given = data(shown(steps=STEPS, rate=Choice(np.array([0.1, 0.2]), start=0.1)))
+    expected = [f"{s} at {r}" for s, r in itertools.product((1, 2, 3), (0.1, 0.2))]
+    assert [frame["alt"] for frame in given["frames"]] == expected
 
 
-def links(slider, name, stack):
-    """Whether the browser keeps the stack on the slider's place."""
-    made = [
-        w
-        for w in ipywidgets.Widget.get_manager_state()["state"].values()
-        if "Link" in w["model_name"]
-    ]
-    ends = [f"IPY_MODEL_{slider.model_id}", name, f"IPY_MODEL_{stack.model_id}", "selected_index"]
-    return ends in [[*w["state"]["source"], *w["state"]["target"]] for w in made]
+def test_a_picture_that_occurs_twice_is_kept_once():
+    given = data(shown(lambda steps: draw(1), alt="{steps}", steps=STEPS))
+    assert len(given["images"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "control", "labels"),
+    [
+        (Choice((-1, 0.5, 1e-6 + 1), 0.5), "slider", ["−1", "0.5", "1"]),
+        (Choice((1e-6, 0.1), 0.1), "slider", ["0.000001", "0.1"]),
+        (Choice((1, 20), 1, unit="ms"), "slider", ["1 ms", "20 ms"]),
+        (Choice((1, 20), 1, unit="%"), "slider", ["1%", "20%"]),
+        (Choice(("trained", "untrained"), "trained"), "buttons", ["trained", "untrained"]),
+        (Choice(("a" * 40, "b" * 40), "a" * 40), "menu", ["a" * 40, "b" * 40]),
+    ],
+)
+def test_numbers_get_a_slider_and_names_get_buttons_or_a_menu(choice, control, labels):
+    (given,) = data(shown(lambda it: draw(), alt="{it}", it=choice))["choices"]
+    assert (given["control"], given["labels"]) == (control, labels)
+
+
+def test_a_choice_is_called_by_its_label_or_by_its_argument():
+    choices = {"of_all": RATES, "rate": RATES._replace(label="learning rate")}
+    given = data(shown(lambda of_all, rate: draw(), alt="{rate}", **choices))
+    assert [choice["name"] for choice in given["choices"]] == ["of all", "learning rate"]
 
 
 def test_alt_text_may_be_a_function_of_the_choices():
-    it = explore(draw, alt=lambda steps: f"{steps} steps & more", steps=(1, 2))
-    assert 'alt="2 steps &amp; more"' in images(it)[1]
+    page = shown(alt=lambda steps: f"{steps} steps & more", steps=STEPS).html
+    assert 'alt="2 steps &amp; more"' in page
 
 
-def test_the_first_frame_stands_in_where_scripts_do_not_run():
-    it = explore(draw, alt="{steps} steps", steps=(5, 6))
+def test_text_that_looks_like_markup_stays_text():
+    page = shown(caption="<b>A</b>", alt="</script><b>{steps}</b>", steps=STEPS).html
+    assert "<b>" not in page
+    assert page.count("</script>") == 2
+
+
+def test_where_no_script_runs_the_start_is_seen_with_its_values_and_its_caption():
+    it = shown(steps=STEPS, rate=Choice((0.1, 0.2), start=0.2, unit="s"))
+    page = re.sub(r"<(script|style).*?</\1>", "", it.html, flags=re.DOTALL)
+    assert re.findall('alt="(.*?)"', page) == ["2 at 0.2"]
+    assert "steps: 2; rate: 0.2 s" in page
+    assert "<figcaption>A line.</figcaption>" in page
+    assert it.frames[2, 0.2].panels[0] in page
     bundle = it._repr_mimebundle_()
-    assert images(it)[0] in bundle["text/html"]
-    place = re.search("<script.*?>(.*)</script>", bundle["text/html"])[1]
-    assert json.loads(place)["model_id"] == it.model_id
+    assert bundle["text/plain"] == "Figure with steps: 2; rate: 0.2 s. A line.\n2 at 0.2"
     assert bundle["image/png"]
-    assert bundle["text/plain"] == "Interactive figure: steps = 5 to 6 (2 values). Figure: 5 steps"
+
+
+def test_a_figure_asks_for_nothing_from_elsewhere():
+    page = shown(alt="A line.", steps=STEPS).html
+    assert not re.search(r"https?:|<link|url\(", page)
+    assert all(src.startswith("data:") for src in re.findall('src="(.*?)"', page))
 
 
 def test_a_still_picture_carries_its_alt_text_and_closes_its_figure():
     fig = draw()
-    bundle = picture(fig, alt="A <line>.")._repr_mimebundle_()
+    bundle = picture(fig, caption="A line.", alt="A <line>.")._repr_mimebundle_()
     assert 'alt="A &lt;line&gt;."' in bundle["text/html"]
-    assert bundle["text/plain"] == "Figure: A <line>."
+    assert "<script" not in bundle["text/html"]
+    assert bundle["text/plain"] == "Figure. A line.\nA <line>."
     assert not plt.fignum_exists(fig.number)
+
+
+def test_the_first_of_several_panels_carries_the_words_for_all():
+    page = picture(figure(1, 3)[0], caption="Three.", alt="Three axes.").html
+    assert re.findall('alt="(.*?)"', page) == ["Three axes.", "", ""]
+    assert re.findall(r"\([abc]\)", page) == ["(a)", "(b)", "(c)"]
 
 
 def test_inks_stand_out_from_light_and_dark_and_text_from_both_grounds():
@@ -107,86 +144,69 @@ def test_inks_stand_out_from_light_and_dark_and_text_from_both_grounds():
 
 def test_drawing_leaves_matplotlibs_own_style_alone():
     plt.rcdefaults()
-    explore(lambda n: plt.subplots(figsize=(1, 1))[0], alt="{n}", n=(1, 2))
+    shown(lambda n: plt.subplots(figsize=(1, 1))[0], alt="{n}", n=STEPS)
     assert plt.rcParams["text.color"] == "black"
 
 
 @pytest.mark.parametrize(
-    ("choices", "message"),
+    ("choice", "message"),
     [
-        ({}, "choices = {}: must name at least one"),
-        ({"steps": ()}, "steps = (): must be a sequence of at least two values"),
-        ({"steps": (1,)}, "steps = (1,): must be a sequence of at least two values"),
-        ({"steps": 3}, "steps = 3: must be a sequence"),
-        ({"name": "abc"}, "name = 'abc': must be a sequence"),
+        (Choice((), 1), "n: values = (): must be a sequence of at least two values"),
+        (Choice((1,), 1), "n: values = (1,): must be a sequence of at least two values"),
+        (Choice(3, 3), "n: values = 3: must be a sequence"),
+        (Choice("abc", "a"), "n: values = 'abc': must be a sequence"),
+        (Choice((1, "a"), 1), "n: values = (1, 'a'): must be all numbers or all names"),
+        (Choice((True, False), True), "n: values = (True, False): must be all numbers"),
+        (Choice((2, 1), 1), "n: values = (2, 1): must be in ascending order"),
+        (Choice((1, 1), 1), "n: values = (1, 1): must be in ascending order"),
+        (Choice(("a", "a"), "a"), "n: values = ('a', 'a'): must differ from each other"),
+        (Choice((1, 2), 3), "n: start = 3: must be one of [1, 2]"),
         (
-            {"steps": range(MOST_FRAMES + 1)},
+            Choice(range(MOST_FRAMES + 1), 0),
             f"{MOST_FRAMES + 1} frames: must be at most {MOST_FRAMES}",
         ),
     ],
 )
-def test_choices_that_make_no_figure_are_named(choices, message):
+def test_choices_that_make_no_figure_are_named(choice, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        explore(draw, alt="A line.", **choices)
+        shown(n=choice)
 
 
-@pytest.mark.parametrize("alt", ["", "  "])
-def test_a_figure_without_alt_text_is_refused(alt):
-    with pytest.raises(ValueError, match="must be a sentence that says what the figure shows"):
-        picture(draw(), alt=alt)
-    with pytest.raises(ValueError, match="must be a sentence that says what the figure shows"):
-        explore(draw, alt=alt, steps=(1, 2))
+@pytest.mark.parametrize("text", ["", "  "])
+def test_a_figure_without_words_is_refused(text):
+    with pytest.raises(ValueError, match=r"^caption = .*: must be a sentence that says what is"):
+        picture(draw(), caption=text, alt="A line.")
+    with pytest.raises(ValueError, match=r"^alt = .*: must be a sentence that says what the"):
+        picture(draw(), caption="A line.", alt=text)
+
+
+def test_alt_text_that_names_no_choice_is_refused():
+    with pytest.raises(ValueError, match=r"^alt = '.*rate.*': must name the choices, \{steps\}"):
+        shown(alt="{steps} at {rate}", steps=STEPS)
 
 
 def test_a_draw_that_returns_no_figure_is_told_so():
     with pytest.raises(ValueError, match="figure = None: must be a matplotlib Figure"):
-        explore(lambda steps: None, alt="Nothing.", steps=(1, 2))
+        shown(lambda steps: None, steps=STEPS)
 
 
-def test_axes_stand_still_with_room_for_the_labels_at_either_end():
-    drawn = []
-
-    def draw(top, title):
-        fig, ax = figure()
-        ax.set(ylim=(0, top), ylabel="energy", title=title)
-        drawn.append(ax)
-        return fig
-
-    explore(draw, alt="Up to {top}.", top=(1, 10, 10**4), title=("a", "b", "c\nd"))
-    assert len(drawn) == 9
-    assert len({tuple(ax.get_position().extents.round(6)) for ax in drawn}) == 1
-    for ax in drawn:
-        box = ax.get_tightbbox().transformed(ax.figure.transFigure.inverted())
-        assert 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
-
-
-def test_frames_with_unlike_axes_are_laid_out_each_for_itself():
-    widths = {}
-
-    def draw(axes):
-        fig, _ = figure(1, axes)
-        widths[axes] = lambda: fig.axes[0].get_position().width
-        return fig
-
-    explore(draw, alt="{axes} axes.", axes=(1, 2, 3))
-    assert 1 > widths[1]() > 1.5 * widths[2]() > 0 and widths[2]() > 1.2 * widths[3]()
-
-
-def test_the_picture_for_where_no_widget_is_has_the_same_inks():
+def test_the_picture_for_where_no_html_is_has_the_same_inks_and_all_panels():
     def draw(n):
-        fig, ax = figure(width=2.0, height=1.0)
-        ax.bar(range(3), n, color="C1")
+        fig, (left, right) = figure(1, 2, height=1.5)
+        left.bar(range(3), n, color="C1")
+        right.bar(range(3), n, color="C2")
         return fig
 
     with plt.style.context("default"):
-        first, *_ = explore(draw, alt="{n}", n=(1, 2)).frames.values()
-        png = Image.open(io.BytesIO(base64.b64decode(first._repr_mimebundle_()["image/png"])))
-    vermilion = np.array([*(round(255 * c) for c in to_rgb("#D55E00")), 255])
-    assert (abs(np.asarray(png.convert("RGBA")).astype(int) - vermilion) <= 8).all(-1).any()
+        bundle = shown(draw, alt="{n}", n=STEPS)._repr_mimebundle_()
+    png = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("RGBA"))
+    for ink in ("#D55E00", "#009E73"):
+        colour = np.array([*(round(255 * c) for c in to_rgb(ink)), 255])
+        assert (abs(png.astype(int) - colour) <= 8).all(-1).any()
 
 
-def test_no_figure_stays_open_however_many_sliders_there_are(recwarn):
+def test_no_figure_stays_open_however_many_choices_there_are(recwarn):
     plt.close("all")
-    choices = dict.fromkeys("abcde", (0, 1))
-    explore(lambda **chosen: draw(1 + sum(chosen.values())), alt="{a}{b}{c}{d}{e}", **choices)
+    choices = dict.fromkeys("abcd", Choice((0, 1), 0))
+    shown(lambda **chosen: draw(1 + sum(chosen.values())), alt="{a}{b}{c}{d}", **choices)
     assert not plt.get_fignums() and not recwarn

@@ -1,4 +1,16 @@
-// The widgets ask for MathJax 2, which is not here; none of their words is mathematics.
-document.addEventListener("DOMContentLoaded", () => {
-  if (window.MathJax) window.MathJax.Hub = { Queue() {} };
+// Print in the light theme, whatever the reader's is.
+let theme;
+window.addEventListener("beforeprint", () => {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+});
+window.addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = theme;
+});
+
+// A button with words is called by them, and by nothing else.
+addEventListener("load", () => {
+  for (const button of document.querySelectorAll(".search-button-field, .theme-switch-button")) {
+    if (button.textContent.trim()) button.removeAttribute("aria-label");
+  }
 });

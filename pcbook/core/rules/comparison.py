@@ -237,7 +237,7 @@ def compare(
     metric = metric or default_metric(train.answers)
     grid, sets = jnp.array(rates, jnp.float32), jax.tree.map(jnp.asarray, (train, held))
     results = []
-    for rule in tqdm(rules, desc="rules", leave=False):
+    for rule in tqdm(rules, desc="rules", leave=False, disable=None):
         training = partial(_train, rule, init, optimizer, epochs, batch_size, metric, keep_params)
         recording = Recording(training, grid[0], keys[0], *sets)
         results.append(_grid(recording, grid, keys, *sets))

@@ -122,7 +122,7 @@ def fit(
     teach = _teacher(rule, optimizer, batch_size, train, carry, key)
     found = Fit(*carry, _history(rows), best)
     keys = random.split(key, len(rows) + epochs)[len(rows) :]
-    for epoch_key in tqdm(keys, desc=rule.name, unit="epoch", leave=False):
+    for epoch_key in tqdm(keys, desc=rule.name, unit="epoch", leave=False, disable=None):
         carry, losses = teach(carry, epoch_key)
         if trouble := _trouble(losses, carry[0], rows):
             at, what = trouble

@@ -68,7 +68,7 @@ def train(
     images = jnp.asarray(images)
     state = init_state(network, images.shape[1], keys)
     path, losses = [state[0]], []
-    with tqdm(total=epochs, desc=network.name, unit="epoch", leave=False) as bar:
+    with tqdm(total=epochs, desc=network.name, unit="epoch", leave=False, disable=None) as bar:
         for first in range(0, epochs, every):
             state, loss_here = advance(trainer, state, images, keys, rates, first, every)
             path.append(state[0])

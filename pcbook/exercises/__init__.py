@@ -56,9 +56,19 @@ def find(exercise: str):
 
 
 def expect(value, target, hint: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
-    """Raise `NotYet` with the hint unless `value` has the shape and the numbers of `target`."""
+    """Raise `NotYet` with the hint unless `value` has the shape and the numbers of `target`.
+
+    A single number may come in an array or a list of one.
+    """
     value, target = np.asarray(value, float), np.asarray(target, float)
+    if value.size == target.size == 1:
+        value = value.reshape(target.shape)
     if value.shape != target.shape:
         raise NotYet(f"Your answer has the shape {value.shape}: it should be {target.shape}.")
     if not np.allclose(value, target, rtol, atol):
         raise NotYet(hint)
+
+
+def each(function, values) -> list:
+    """`function` of each of the `values`, for an answer that takes one number or an array."""
+    return [np.asarray(function(value), float).item() for value in values]

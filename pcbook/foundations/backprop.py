@@ -3,12 +3,12 @@
 The loss is a function of the last layer, yet every synapse must change. Backprop
 passes the blame down through the same weights that passed the activity up,
 
-    delta_L = dLoss/dmu_L,        delta_l = (delta_{l+1} W_{l+1}) * phi'(x_l),
+    delta_L = dLoss/dmu_L,        delta_l = (W_{l+1}^T delta_{l+1}) * phi'(x_l),
     dLoss/dW_l = delta_l r_{l-1}^T,        r_0 = x_0,  r_l = phi(x_l)
 
-(Rumelhart, Hinton & Williams 1986, eqs. 4 to 7). The update of a synapse is the
-product of what its two ends know, but delta had to travel: through a transpose, in a
-phase of its own, while every layer waits.
+(Rumelhart, Hinton & Williams 1986, eqs. 4 to 7). Vectors are columns in the equations and
+rows, a sample each, in the code. The update of a synapse is the product of what its two ends
+hold, but delta had to travel: through a transpose, in a phase of its own, while layers wait.
 
 Chapter: book/foundations/backprop.ipynb
 """
@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
@@ -79,6 +80,24 @@ def weight_gradients(xs: Activities, ds: Activities, activation: Named = "tanh")
     """dLoss/dW_l and dLoss/db_l, means over the batch: the blame above times the firing below."""
     check_length(len(xs) - 1, "one for each layer above the input", ds=ds)
     return [hebbian(d, r) for d, r in zip(ds, firing(xs[:-1], activation))]
+
+
+@checked
+@cache
+def rule_for_last_layer(activation: Named = "tanh", loss: Named = "squared error") -> Rule:
+    """Backprop that changes the last layer alone: the baseline of what needs no blame sent down.
+
+    The hidden layers stay as they were drawn. Raises ValueError as `rule` does.
+    """
+    output_loss = find_loss(loss)
+
+    def gradient(params, state, x, y, key):
+        xs = activities(params, x, activation)
+        last = hebbian(output_loss.slope(xs[-1], y), firing(xs, activation)[-2])
+        still = jax.tree.map(jnp.zeros_like, params[:-1])
+        return output_loss(xs[-1], y).mean(), [*still, *like_biases(params[-1:], [last])], state
+
+    return Rule("last layer only", stateless, gradient, predictor(activation))
 
 
 @checked

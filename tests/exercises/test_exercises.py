@@ -1,9 +1,11 @@
 """Exercises: solutions pass, starters and typical mistakes do not, and every hint helps."""
 
 import ast
+import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import nbformat
 import numpy as np
 import pytest
@@ -24,24 +26,51 @@ def front(Ws, x, y, rate, slope=lambda h: 1 - np.tanh(h) ** 2, top=1):
     return [rate * (e2 @ Ws[1]) * slope(x1), e2, e3]
 
 
+def tanh_slope(x):
+    return 1 - np.tanh(x) ** 2
+
+
 MISTAKES = {
     "backprop/slope": {
         "tanh's slope": lambda x: 1 - np.tanh(x) ** 2,
+        "slope of the sigmoid": lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2,
+        "sign of x": lambda x: 1 / (1 + np.exp(x)),
+        "relu's slope": lambda x: float(x > 0),
+        "outer derivative alone": lambda x: 1 / (1 + np.exp(x) + 0 * x) * 2,
         "softplus itself": lambda x: np.log1p(np.exp(x)),
     },
     "backprop/blame": {
         "slope forgotten": lambda delta, W, x: delta @ W,
         "slope of the activity's image": lambda delta, W, x: delta @ W * (1 - x**2),
         "transposed": lambda delta, W, x: delta @ W.T,
+        "mean over the batch": lambda delta, W, x: delta @ W * tanh_slope(x) / len(x),
+        "one blame for all": lambda delta, W, x: (delta @ W * tanh_slope(x)).mean(0, keepdims=True),
+        "slope of the first sample": lambda delta, W, x: delta @ W * tanh_slope(x[:1]),
+        "slope of the mean activity": lambda delta, W, x: delta @ W * tanh_slope(x.mean(0)),
+        "blames added first": lambda delta, W, x: delta.sum(0) @ W * tanh_slope(x),
+        "wrong sign": lambda delta, W, x: -delta @ W * tanh_slope(x),
+    },
+    "backprop/update": {
+        "sum over the batch": lambda delta, x: delta.T @ np.tanh(x),
+        "activity, not what is sent": lambda delta, x: delta.T @ x / len(x),
+        "transposed": lambda delta, x: np.tanh(x).T @ delta / len(x),
+        "wrong sign": lambda delta, x: -delta.T @ np.tanh(x) / len(x),
+        "slope in place of what is sent": lambda delta, x: delta.T @ tanh_slope(x) / len(x),
+        "means multiplied": lambda delta, x: np.outer(delta.mean(0), np.tanh(x).mean(0)),
     },
     "backprop/waiting": {
         "one way only": lambda L: (L - 1) / L / 2,
         "working, not waiting": lambda L: 1 / L,
+        "last layer's two ticks apart": lambda L: (2 * L - 1) / (2 * L),
+        "share of the layers below": lambda L: (L - 1) / (L + 1),
     },
     "backprop/flops": {
         "multiplications only": 38_731_776,
         "blame for the input": 103_219_200,
         "forward pass only": 34_406_400,
+        "last layer forgotten": 6 * 64 * (784 * 256 + 256 * 256),
+        "one image": 77_463_552 / 64,
+        "twice the prediction": 2 * 34_406_400,
     },
     "predictive_coding/fusion": {
         "plain mean": lambda m, s, u, n: (m + u) / 2,
@@ -314,6 +343,40 @@ def test_typical_mistake_gets_a_hint(name, mistake):
     right, words = exercises.verdict(name, MISTAKES[name][mistake])
     assert not right
     assert len(words) > len("Not yet. ")
+
+
+OTHER_ANSWERS = {
+    "backprop/slope": [
+        lambda x: 1 / (1 + math.exp(-x)),
+        jax.grad(jax.nn.softplus),
+        jax.nn.sigmoid,
+        lambda x: np.exp(x) / (1 + np.exp(x)),
+    ],
+    "backprop/blame": [
+        lambda delta, W, x: (W.T @ delta.T).T / np.cosh(x) ** 2,
+        lambda delta, W, x: jnp.einsum("bj,ji->bi", delta, W) * (1 - jnp.tanh(x) ** 2),
+        lambda delta, W, x: [[*(d @ W * tanh_slope(a))] for d, a in zip(delta, x)],
+    ],
+    "backprop/update": [
+        lambda delta, x: np.mean([np.outer(d, np.tanh(a)) for d, a in zip(delta, x)], axis=0),
+        lambda delta, x: jnp.einsum("bj,bi->ji", delta, jnp.tanh(x)) / x.shape[0],
+        lambda delta, x: (delta.T @ np.tanh(x) / len(x)).tolist(),
+    ],
+    "backprop/waiting": [
+        lambda L: (2 * L - 2) / (2 * L),
+        lambda L: [1 - 1 / L],
+        lambda L: np.array([(L - 1) / L]),
+    ],
+    "backprop/flops": [[77_463_552], np.array([77.46e6]), 77.5e6],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [(k, n) for k, v in OTHER_ANSWERS.items() for n in range(len(v))]
+)
+def test_a_right_answer_written_otherwise_passes(name, n):
+    right, words = exercises.verdict(name, OTHER_ANSWERS[name][n])
+    assert right, words
 
 
 def test_an_answer_that_stops_with_an_error_is_told_so():

@@ -184,6 +184,12 @@ def update_with(rule, example, seed=0):
     return loss, update
 
 
+def test_the_baseline_changes_the_last_layer_as_backprop_does_and_no_other(example):
+    loss, update = update_with(backprop.rule_for_last_layer(), example)
+    assert_close((loss, update[-1]), (gradient(example)[0], gradient(example)[1][-1]))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(update[:-1]))
+
+
 def test_feedback_through_the_transpose_is_backprop(example):
     assert_close(update_with(backprop.rule_with_feedback(1.0), example), gradient(example)[:2])
 

@@ -38,11 +38,13 @@ from pcbook.core.network import (
     like_biases,
     predictor,
 )
+from pcbook.core.pickling import picklable
 from pcbook.core.rules import Rule, stateless
 
 
 @checked
 @cache
+@picklable
 def rule(activation: Named = "tanh", loss: Named = "squared error") -> Rule:
     """Learn by backprop: up with the activity, down with the blame, then update.
 
@@ -82,6 +84,7 @@ def weight_gradients(xs: Activities, ds: Activities, activation: Named = "tanh")
 
 
 @checked
+@picklable
 def rule_with_feedback(
     agreement: float, activation: Named = "tanh", loss: Named = "squared error"
 ) -> Rule:
@@ -121,6 +124,7 @@ def _gradient_with_feedback(activation, loss):
 
 
 @checked
+@picklable
 def rule_without_pause(overwritten: float, activation: str = "tanh") -> Rule:
     """Backprop in a network that does not hold still while the blame travels.
 

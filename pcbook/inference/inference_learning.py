@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from pcbook.core.arguments import Allowed, Count, Positive, Scalar, Tolerance, checked
+from pcbook.core.arguments import Allowed, Count, Finite, Positive, Scalar, Tolerance, checked
 from pcbook.core.checks import check_alike, check_number, check_width
 from pcbook.core.energy import Clamps, Inference, Precision, contrast, weigh, weighted
 from pcbook.core.network import (
@@ -131,7 +131,7 @@ def target_alignment(
     update: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
-    rate: Positive,
+    rate: Finite,
     activation: Named = "tanh",
 ) -> Float[Array, " batch"]:
     """How directly a step of the weights moves each output towards its target.

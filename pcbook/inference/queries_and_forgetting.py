@@ -84,7 +84,7 @@ class Answer(NamedTuple):
 def ask(
     params: Params,
     y: Float[Array, "batch n_L"],
-    known: Annotated[Float[Array, "*each n_L"], share],
+    known: Annotated[Float[Array, "*each _"], share],
     *,
     steps: Count = 200,
     rate: Positive = 0.1,

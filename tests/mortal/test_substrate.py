@@ -497,7 +497,7 @@ def test_when_all_move_at_once_it_is_predictive_coding():
 def test_at_a_tick_a_neuron_moves_by_its_whole_slope_or_not_at_all():
     """Of 1,000 neurons, 300 are expected to move; five standard deviations are 73."""
     example = case((3, 20, 2), batch=50)
-    settings = {"ticks": 1, "rate": 0.1, "key": KEY}
+    settings = {"steps": 1, "rate": 0.1, "key": KEY}
     args = (example.params, example.x, example.y)
     some, every = (infer_without_clock(*args, chance=c, **settings).path[1] for c in (0.3, 1.0))
     moved = some[1] != some[0]

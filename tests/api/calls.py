@@ -116,7 +116,7 @@ CALLS: dict[str, dict[str, Any]] = {
         "trajectory": True,
     },
     "rules.accuracy": {"predict": RULE.predict, "params": OUTPUTS, "x": X, "y": row(LABELS[:4])},
-    "rules.r_squared": {"predict": RULE.predict, "params": OUTPUTS, "x": X, "y": Y},
+    "rules.r_squared": {"predict": RULE.predict, "params": PARAMS, "x": X, "y": Y},
     "rules.fit": {
         "rule": RULE,
         "params": OUTPUTS,

@@ -48,12 +48,14 @@ def accuracy(
 ) -> Float[Array, ""]:
     """Share of the samples whose largest output is the label `y`; chance is 1 / classes.
 
-    Raises ValueError for labels that are not those of an output, or of another shape.
+    NaN if an output is NaN. Raises ValueError for labels that are not those of an output, or
+    of another shape.
     """
     output = predict(params, x)
     _check_shape("y", y, output.shape[:-1])
     check_labels(output.shape[-1], y=y)
-    return (output.argmax(-1) == y).mean()
+    share = (output.argmax(-1) == y).mean()
+    return jnp.where(jnp.isnan(output).any(), jnp.nan, share)
 
 
 def _check_shape(name: str, array, shape: tuple[int, ...]) -> None:

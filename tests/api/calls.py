@@ -447,6 +447,7 @@ NOT_TRIED = {
     "data.fashion_mnist": "downloads",
     "data.cifar10": "downloads",
     "energy.largest_stable_rate": "takes an Energy, which settle_then_learn is tried with",
+    "pickling.picklable": "decorates functions",
     "rules.verify": "tries a rule, and raises what it finds",
     "predictive_coding.beside_backprop": "reads a Comparison for a claim",
     "predictive_coding.last_layer_rule": "has no arguments",

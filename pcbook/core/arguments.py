@@ -2,7 +2,8 @@
 
 `@checked` reads what a function is called with, once, where the call enters the package. What
 has the annotated meaning in another form is converted: a list or a NumPy array to an array,
-integers and booleans to floats where floats are computed with. All else raises a ValueError
+integers and booleans, where floats are computed with, to floats of the type of the arrays that
+come before. All else raises a ValueError
 that names the argument, its value and what is allowed. Shapes are those of jaxtyping, where a
 letter that occurs twice is one size, and `Annotated[hint, Allowed(words, holds)]` adds a range.
 
@@ -48,6 +49,9 @@ Positive = Annotated[Scalar, positive]
 NotNegative = Annotated[Scalar, not_negative]
 Share = Annotated[Scalar, share]
 Finite = Annotated[Scalar, finite]
+Tolerance = Annotated[
+    Scalar, Allowed("at least 0 and less than 1", lambda value: (value >= 0) & (value < 1))
+]
 
 
 def checked(function: Function) -> Function:
@@ -77,12 +81,19 @@ def checked(function: Function) -> Function:
     return call
 
 
+class _Known(NamedTuple):
+    """What a call is known to hold: the size of each letter, and whose it is; types of floats."""
+
+    sizes: dict[str, tuple[int, str]]
+    floats: list[Any]
+
+
 def _read(arguments: dict[str, Any], readers: Mapping[str, Callable]) -> None:
     """Put each argument in its form; sizes of one letter are equal."""
-    sizes: dict[str, tuple[int, str]] = {}
+    known = _Known({}, [])
     for name, value in arguments.items():
         if name in readers:
-            arguments[name] = readers[name](name, value, sizes)
+            arguments[name] = readers[name](name, value, known)
 
 
 def _readers(function, signature) -> dict[str, Callable]:
@@ -104,24 +115,30 @@ def _refuse(name: str, value, allowed: str):
     raise _Refused(f"{name} = {_described(value)}: must be {allowed}")
 
 
+def _is_array(value) -> bool:
+    return isinstance(value, np.ndarray | jax.Array) and value.ndim > 0
+
+
 def _described(value) -> str:
     """A value in few words: an array by its shape and type, a function by its name."""
-    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+    if _is_array(value):
         return f"array {value.shape} of {value.dtype}"
     if inspect.isroutine(value):
         return f"the function {value.__name__}"
+    if isinstance(value, list | tuple):
+        value = jax.tree.map(lambda leaf: jnp.shape(leaf) if _is_array(leaf) else leaf, value)
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
-# --- a reader for each kind of annotation: (name, value, sizes) -> the value to use
+# --- a reader for each kind of annotation: (name, value, known) -> the value to use
 
 
 def _reader(hint) -> Callable:
     """The reader of an annotation."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _ranged(_reader(inner[0]), [a for a in inner[1:] if isinstance(a, Allowed)])
+        return _ranged(hint, [a for a in inner[1:] if isinstance(a, Allowed)])
     if origin in (Union, UnionType):
         return _either(inner)
     if origin is tuple and Ellipsis not in inner:
@@ -171,13 +188,20 @@ def _named(hint) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _as_it_is(name, value, sizes):
+def _as_it_is(name, value, known):
     return value
 
 
-def _ranged(reader, ranges):
-    def read(name, value, sizes):
-        value = reader(name, value, sizes)
+def _ranged(hint, ranges):
+    reader, words = _reader(typing.get_args(hint)[0]), _words(hint)
+
+    def read(name, value, known):
+        try:
+            value = reader(name, value, known)
+        except _Refused:
+            if _is_scalar(hint):
+                _refuse(name, value, words)
+            raise
         for allowed in ranges:
             if not _holds(allowed, value):
                 _refuse(name, value, allowed.words)
@@ -192,29 +216,46 @@ def _holds(allowed: Allowed, value) -> bool:
         return True
     if isinstance(value, jax.Array) and value.size == 1:
         value = np.asarray(value)  # NumPy is faster on a single number
-    return bool(np.all(allowed.holds(value))) if np.ndim(value) else bool(allowed.holds(value))
+    return bool(np.all(allowed.holds(value)))
 
 
 def _either(hints):
-    """The first annotation that fits; of arrays, one that need not be converted."""
+    """The first annotation that fits; of arrays, first those that need not be converted."""
     words = " or ".join(dict.fromkeys(map(_words, hints)))
     hints = sorted(hints, key=lambda hint: hint is not NoneType)  # None, and then the others
-    choices = [(_array_type(hint), _reader(hint)) for hint in hints]
-    arrays = tuple(kind for kinds, _ in choices for kind in kinds)
+    choices = [(_array_type(hint), hint, _reader(hint)) for hint in hints]
+    arrays = tuple(kind for kinds, *_ in choices for kind in kinds)
     alone = len(hints) == 2 and hints[0] is NoneType
 
-    def read(name, value, sizes):
-        is_array = isinstance(value, arrays)
-        for kinds, reader in choices:
-            if not is_array or isinstance(value, kinds):
+    def read(name, value, known):
+        is_array = bool(arrays) and isinstance(value, np.ndarray | jax.Array)
+        first = sorted(choices, key=lambda choice: not isinstance(value, choice[0]))
+        for kinds, hint, reader in first if is_array else choices:
+            if not is_array or kinds:
                 try:
-                    return reader(name, value, sizes)
+                    return reader(name, value, known)
                 except _Refused as refused:
-                    if is_array or (alone and reader is not _none):
-                        raise refused
+                    reason = refused if reader is not _none else None
+                    if _is_about(hint, value):
+                        raise
+        if reason and (is_array or alone):
+            raise reason
         _refuse(name, value, words)
 
     return read
+
+
+def _is_about(hint, value) -> bool:
+    """Whether an annotation says what lists, or numbers, are allowed: one is no array then."""
+    if isinstance(value, list | tuple):
+        return typing.get_origin(hint) in (list, tuple, Sequence, Iterable)
+    return isinstance(value, Real) and typing.get_origin(hint) is Annotated and _is_scalar(hint)
+
+
+def _is_scalar(hint) -> bool:
+    """Whether an annotation is of a number."""
+    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    return inner in (int, float, Scalar)
 
 
 def _array_type(hint) -> tuple:
@@ -232,40 +273,40 @@ def _array_type(hint) -> tuple:
 def _sequence(origin, reader):
     make = list if origin is list else tuple
 
-    def read(name, value, sizes):
+    def read(name, value, known):
         fits = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
         if not fits or (isinstance(value, jax.Array) and not value.ndim):
             _refuse(name, value, f"a {make.__name__}")
-        return make(reader(f"{name}[{i}]", item, sizes) for i, item in enumerate(value))
+        return make(reader(f"{name}[{i}]", item, known) for i, item in enumerate(value))
 
     return read
 
 
 def _fixed(readers):
-    def read(name, value, sizes):
+    def read(name, value, known):
         if not isinstance(value, list | tuple) or len(value) != len(readers):
             _refuse(name, value, f"a tuple of {len(readers)}")
         each = zip(readers, value)
-        return tuple(r(f"{name}[{i}]", item, sizes) for i, (r, item) in enumerate(each))
+        return tuple(r(f"{name}[{i}]", item, known) for i, (r, item) in enumerate(each))
 
     return read
 
 
 def _mapping(reader):
-    def read(name, value, sizes):
+    def read(name, value, known):
         if not isinstance(value, Mapping):
             _refuse(name, value, "a mapping, such as a dict")
-        return {key: reader(f"{name}[{key!r}]", item, sizes) for key, item in value.items()}
+        return {key: reader(f"{name}[{key!r}]", item, known) for key, item in value.items()}
 
     return read
 
 
-def _callable(name, value, sizes):
+def _callable(name, value, known):
     return value if callable(value) else _refuse(name, value, "a function")
 
 
 def _scalar(kind, words):
-    def read(name, value, sizes):
+    def read(name, value, known):
         if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
             _refuse(name, value, words)
         return value
@@ -273,11 +314,11 @@ def _scalar(kind, words):
     return read
 
 
-def _none(name, value, sizes):
+def _none(name, value, known):
     return value if value is None else _refuse(name, value, "None")
 
 
-def _truth(name, value, sizes):
+def _truth(name, value, known):
     return value if isinstance(value, bool | np.bool_) else _refuse(name, value, "True or False")
 
 
@@ -300,13 +341,13 @@ def _instance(kind):
             if name in getattr(kind, "_fields", ())
         }
 
-    def read(name, value, sizes):
+    def read(name, value, known):
         if not isinstance(value, kind):
             call = "; call it, as in f()" if inspect.isroutine(value) else ""
             _refuse(name, value, f"a {kind.__name__}{call}")
         if not hasattr(kind, "_fields"):
             return value
-        own: dict[str, tuple[int, str]] = {}
+        own = _Known({}, known.floats)
         new = {
             field: reader(f"{name}.{field}", getattr(value, field), own)
             for field, reader in fields().items()
@@ -335,20 +376,31 @@ def _array(hint):
     any_shape = hint.dtype[array_type, "..."] if _is_array_hint(hint) else array_type
     convert = np.asarray if array_type is np.ndarray else jnp.asarray
 
-    def read(name, value, sizes):
+    def read(name, value, known):
         array = value
         if not isinstance(value, array_type):
             array = _from_list(value)
             if array is None or kind == "Key":
                 _refuse(name, value, words)
             array = convert(array)
-        if kind in ("Float", "Inexact") and getattr(array.dtype, "kind", "") in tuple("iub"):
-            array = array.astype(float)
-        if not isinstance(array, any_shape) or not _fits(name, array.shape, shape.split(), sizes):
-            _refuse(name, array, words + _sizes_known(name, shape, sizes))
+        if kind in ("Float", "Inexact"):
+            array = _as_float(array, known.floats)
+        fits = _fits(name, array.shape, shape.split(), known.sizes)
+        if not isinstance(array, any_shape) or not fits:
+            _refuse(name, array, words + _sizes_known(name, shape, known.sizes))
         return array
 
     return read
+
+
+def _as_float(array, floats: list):
+    """Integers and booleans as floats, of the type of the first that the call brings."""
+    in_jax = isinstance(array, jax.Array)
+    if getattr(array.dtype, "kind", "") in tuple("iub"):
+        array = array.astype(floats[0] if in_jax and floats else float)
+    if in_jax:
+        floats.append(array.dtype)
+    return array
 
 
 def _fits(name: str, shape: tuple[int, ...], letters: list[str], sizes) -> bool:

@@ -81,6 +81,13 @@ def check_alike(what: str, model: Any, /, **named: Any) -> None:
             raise ValueError(f"{name} has the shapes {found}: must be those of {what}, {shapes}")
 
 
+def check_arrays(name: str, tree: Any) -> None:
+    """Raise ValueError for a pytree without arrays, or with anything else in it."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
+        raise ValueError(f"{name} = {tree!r}: must be arrays, or a pytree of them")
+
+
 def check_labels(classes: int, /, **named: Any) -> None:
     """Raise ValueError for named labels outside of 0 to classes - 1."""
     for name, value in named.items():

@@ -11,16 +11,37 @@ free: equilibrium propagation, contrastive Hebbian learning and Boltzmann machin
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial, wraps
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pcbook.core.relaxation import Number, Settled, relax, speed
+from pcbook.core.arguments import Allowed, Index, Positive, Scalar, Tolerance, checked, not_negative
+from pcbook.core.pickling import picklable
+from pcbook.core.relaxation import Settled, relax, speed
 from pcbook.core.rules import Rule, stateless
+
+__all__ = [
+    "Clamps",
+    "Energy",
+    "Inference",
+    "Precision",
+    "contrast",
+    "define",
+    "largest_stable_rate",
+    "settle",
+    "settle_then_learn",
+]
+
+# Of the outputs: one number, or (n_L,) or (batch, n_L), where 0 masks an output. Of all layers: a
+# tuple or list with one such entry for each of the layers 1..L.
+_Each = Annotated[
+    Float[Array, "... _"], Allowed("an array of finite numbers of at least 0", not_negative.holds)
+]
+Precision = Sequence[Positive | _Each] | Positive | _Each
 
 
 class Clamps(NamedTuple):
@@ -77,6 +98,8 @@ class Energy(NamedTuple):
     update: Callable[..., Any]
 
 
+@checked
+@picklable
 def define(
     value: Callable[..., Array],
     start: Callable[..., Any],
@@ -98,8 +121,9 @@ def define(
     return Energy(value, start, velocity or downhill, update or slope)
 
 
+@checked
 def settle(
-    energy: Energy, params: Any, clamps: Clamps, *, start: Any = None, **relaxation
+    energy: Energy, params: Any, clamps: Clamps, *, start: Any = None, **relaxation: Any
 ) -> Settled:
     """Relax the state down the energy, from `start` or the energy's own.
 
@@ -144,7 +168,7 @@ def rose(first, last, share=ROUNDING):
 
 
 def warn_if_diverged(
-    found: Inference, energy: Energy, params: Any, clamps: Clamps, start: Any, rate: Number
+    found: Inference, energy: Energy, params: Any, clamps: Clamps, start: Any, rate: Scalar
 ) -> None:
     """Warn (RuntimeWarning) if inference diverged, with the largest rate that does not.
 
@@ -209,15 +233,19 @@ def _dot(a: Any, b: Any) -> Float[Array, " batch"]:
     return sum((u * v).reshape(len(u), -1).sum(1) for u, v in pairs)
 
 
+@checked
+@picklable
 def settle_then_learn(
     name: str,
     energy: Energy,
     predict: Callable[..., Array],
     loss: Callable[..., Array] | None = None,
     *,
-    precision: Any = 1.0,
+    steps: Index,
+    rate: Positive,
+    tolerance: Tolerance | None = None,
+    precision: Precision = 1.0,
     sample_weight: Callable[..., Array] | None = None,
-    **relaxation,
 ) -> Rule:
     """The rule that settles with input and target clamped, and learns where it comes to rest.
 
@@ -226,6 +254,7 @@ def settle_then_learn(
     loss and update are means of the samples times their weights. The other arguments are
     those of `relax`.
     """
+    relaxation = {"steps": steps, "rate": rate, "tolerance": tolerance}
 
     def gradient(params, state, x, y, key):
         clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
@@ -237,17 +266,21 @@ def settle_then_learn(
     return Rule(name, stateless, gradient, predict)
 
 
+@checked
+@picklable
 def contrast(
     name: str,
     energy: Energy,
     predict: Callable[..., Array],
     loss: Callable[..., Array],
     *,
+    steps: Index,
+    rate: Positive,
+    tolerance: Tolerance | None = None,
     nudged: Callable[..., Clamps],
-    nudge: Number,
+    nudge: Positive,
     symmetric: bool = True,
     sample_weight: Callable[..., Array] | None = None,
-    **relaxation,
 ) -> Rule:
     """The rule that learns from the difference between two states of rest.
 
@@ -256,6 +289,7 @@ def contrast(
     unless it is `symmetric`. `nudged(x, y, beta)` are the clamps of a phase that is nudged
     towards the target by beta. The other arguments are those of `settle_then_learn`.
     """
+    relaxation = {"steps": steps, "rate": rate, "tolerance": tolerance}
     betas = (nudge, -nudge if symmetric else 0.0)
 
     def phase(params, x, y, beta):

@@ -8,47 +8,60 @@ W (n_out, n_in); a filter is (n_out, n_in, height, width).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from jaxtyping import Array, Key
 
-from pcbook.core.network import Layer, check_sizes, init, predict, predictor
+from pcbook.core.arguments import Allowed, Count, checked
+from pcbook.core.network import Layer, Named, Sizes, init, predict, predictor
+from pcbook.core.pickling import picklable
+
+Channels = Annotated[
+    Sequence[Count], Allowed("at least the channels of the images", lambda n: len(n) > 0)
+]
 
 
 class Model(NamedTuple):
     """A network: `init(key)` makes `params`, `apply(params, x)` the output of a batch."""
 
     name: str
-    init: Callable
-    apply: Callable
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
 
 
-def dense(key: Key[Array, ""], n_in: int, n_out: int) -> Layer:
+def _dense(key, n_in: int, n_out: int) -> Layer:
     """A layer with weights W ~ N(0, 1/n_in), (n_out, n_in), and a bias of zero."""
     return Layer(random.normal(key, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
 
 
-def mlp(sizes: Sequence[int], activation: str = "tanh") -> Model:
+@checked
+@picklable
+def mlp(sizes: Sizes, activation: Named = "tanh") -> Model:
     """The multilayer network of `pcbook.network`: (batch, n_0) -> (batch, n_L).
 
     Raises ValueError for fewer than two layers, an empty one, or an unknown activation.
     """
-    check_sizes(sizes)
     return Model("multilayer", lambda key: init(key, sizes), predictor(activation))
 
 
-def residual(n_in: int, width: int, blocks: int, n_out: int) -> Model:
+@checked
+@picklable
+def residual(n_in: Count, width: Count, blocks: Count, n_out: Count) -> Model:
     """Blocks x + W' relu(W x) on a stream of `width` units: (batch, n_in) -> (batch, n_out)."""
 
     def init(key):
         first, last, *keys = random.split(key, 2 + 2 * blocks)
         inner = [
-            (dense(a, width, width), dense(b, width, width)) for a, b in zip(keys[::2], keys[1::2])
+            (_dense(a, width, width), _dense(b, width, width))
+            for a, b in zip(keys[::2], keys[1::2])
         ]
-        return {"in": dense(first, n_in, width), "blocks": inner, "out": dense(last, width, n_out)}
+        return {
+            "in": _dense(first, n_in, width),
+            "blocks": inner,
+            "out": _dense(last, width, n_out),
+        }
 
     def apply(params, x):
         x = predict(params["in"], x)
@@ -59,12 +72,20 @@ def residual(n_in: int, width: int, blocks: int, n_out: int) -> Model:
     return Model("residual", init, apply)
 
 
-def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8) -> Model:
+@checked
+@picklable
+def cnn(channels: Channels = (1, 16, 32), classes: Count = 10, size: Count = 8) -> Model:
     """3x3 convolutions, relu and 2x2 max pooling: images -> (batch, classes).
 
-    Images are (batch, size, size, channels), or flattened to rows of pixels.
+    Images are (batch, size, size, channels), or flattened to rows of pixels. Raises ValueError
+    for a size that is less than a pixel when it has been halved for each layer.
     """
     side = size // 2 ** (len(channels) - 1)
+    if side < 1:
+        raise ValueError(
+            f"size = {size}: must be at least {2 ** (len(channels) - 1)}, to be halved "
+            f"{len(channels) - 1} times"
+        )
 
     def init(key):
         *keys, last = random.split(key, len(channels))
@@ -72,10 +93,10 @@ def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8)
             Layer(random.normal(k, (b, a, 3, 3)) / math.sqrt(9 * a), jnp.zeros(b))
             for k, a, b in zip(keys, channels, channels[1:])
         ]
-        return {"filters": filters, "out": dense(last, side * side * channels[-1], classes)}
+        return {"filters": filters, "out": _dense(last, side * side * channels[-1], classes)}
 
     def apply(params, x):
-        x = x.reshape(len(x), size, size, channels[0])
+        params, x = _promoted(params, x.reshape(len(x), size, size, channels[0]))
         for layer in params["filters"]:
             x = lax.conv_general_dilated(
                 x, layer.W, (1, 1), "SAME", dimension_numbers=("NHWC", "OIHW", "NHWC")
@@ -87,7 +108,9 @@ def cnn(channels: Sequence[int] = (1, 16, 32), classes: int = 10, size: int = 8)
     return Model("convolutional", init, apply)
 
 
-def rnn(n_in: int, units: int, n_out: int) -> Model:
+@checked
+@picklable
+def rnn(n_in: Count, units: Count, n_out: Count) -> Model:
     """h_t = tanh(W [x_t, h_{t-1}] + b), read at every step.
 
     (batch, T, n_in) -> (batch, T, n_out).
@@ -95,19 +118,22 @@ def rnn(n_in: int, units: int, n_out: int) -> Model:
 
     def init(key):
         a, b = random.split(key)
-        return {"cell": dense(a, n_in + units, units), "out": dense(b, units, n_out)}
+        return {"cell": _dense(a, n_in + units, units), "out": _dense(b, units, n_out)}
 
     def apply(params, x):
         def step(h, x):
             h = jnp.tanh(predict(params["cell"], jnp.concatenate([x, h], -1)))
             return h, predict(params["out"], h)
 
-        return over_time(step, jnp.zeros((len(x), units), x.dtype), x)
+        params, x = _promoted(params, x)
+        return _over_time(step, jnp.zeros((len(x), units), x.dtype), x)
 
     return Model("recurrent", init, apply)
 
 
-def lstm(n_in: int, units: int, n_out: int) -> Model:
+@checked
+@picklable
+def lstm(n_in: Count, units: Count, n_out: Count) -> Model:
     """Memory cells with input, forget and output gates (Hochreiter & Schmidhuber 1997).
 
     (batch, T, n_in) -> (batch, T, n_out).
@@ -115,7 +141,7 @@ def lstm(n_in: int, units: int, n_out: int) -> Model:
 
     def init(key):
         a, b = random.split(key)
-        return {"cell": dense(a, n_in + units, 4 * units), "out": dense(b, units, n_out)}
+        return {"cell": _dense(a, n_in + units, 4 * units), "out": _dense(b, units, n_out)}
 
     def apply(params, x):
         def step(state, x):
@@ -125,24 +151,36 @@ def lstm(n_in: int, units: int, n_out: int) -> Model:
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
             return (h, c), predict(params["out"], h)
 
+        params, x = _promoted(params, x)
         zero = jnp.zeros((len(x), units), x.dtype)
-        return over_time(step, (zero, zero), x)
+        return _over_time(step, (zero, zero), x)
 
     return Model("LSTM", init, apply)
 
 
-def over_time(step, state, x):
+def _promoted(params, x):
+    """Parameters and inputs in their common type of floats, as convolutions and loops need it."""
+    common = jnp.result_type(x, *jax.tree.leaves(params))
+    return jax.tree.map(lambda leaf: leaf.astype(common), (params, x))
+
+
+def _over_time(step, state, x):
     """Scan `step` over the second axis of `x`."""
     return jnp.swapaxes(lax.scan(step, state, jnp.swapaxes(x, 0, 1))[1], 0, 1)
 
 
+@checked
+@picklable
 def transformer(
-    tokens: int, length: int, width: int = 32, heads: int = 2, layers: int = 2
+    tokens: Count, length: Count, width: Count = 32, heads: Count = 2, layers: Count = 2
 ) -> Model:
     """A causal transformer with layer norm; one table of tokens reads them in and out.
 
-    (batch, T) integers -> (batch, T, tokens), T at most `length`.
+    (batch, T) integers -> (batch, T, tokens), T at most `length`. Raises ValueError unless
+    `heads` divides `width`.
     """
+    if width % heads:
+        raise ValueError(f"heads = {heads}: must divide {width}, the width")
 
     def init(key):
         table, places, *keys = random.split(key, 2 + 4 * layers)
@@ -151,10 +189,10 @@ def transformer(
             "places": random.normal(places, (length, width)) / math.sqrt(width),
             "layers": [
                 {
-                    "attend": dense(k[0], width, 3 * width),
-                    "mix": dense(k[1], width, width),
-                    "up": dense(k[2], width, 4 * width),
-                    "down": dense(k[3], 4 * width, width),
+                    "attend": _dense(k[0], width, 3 * width),
+                    "mix": _dense(k[1], width, width),
+                    "up": _dense(k[2], width, 4 * width),
+                    "down": _dense(k[3], 4 * width, width),
                     "scale": jnp.ones((2, width)),
                 }
                 for k in zip(*[iter(keys)] * 4)

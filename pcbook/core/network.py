@@ -14,13 +14,30 @@ Conventions: book/conventions.md
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from pcbook.core.arguments import Allowed, Count, checked
 from pcbook.core.checks import check_width, lookup
+from pcbook.core.pickling import picklable
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "Function",
+    "Layer",
+    "Params",
+    "activities",
+    "firing",
+    "forward",
+    "init",
+    "predict",
+    "predictor",
+]
 
 
 class Layer(NamedTuple):
@@ -33,7 +50,17 @@ class Layer(NamedTuple):
     b: Float[Array, " n_out"] | None
 
 
-Params = list[Layer]
+def _is_chain(layers: Sequence[Layer]) -> bool:
+    """Whether there are layers, and each reads as many units as the one below has."""
+    return len(layers) > 0 and all(len(a.W) == b.W.shape[1] for a, b in pairwise(layers))
+
+
+Params = Annotated[
+    list[Layer], Allowed("layers of which each reads as many units as the last has", _is_chain)
+]
+Sizes = Annotated[
+    Sequence[Count], Allowed("two or more layers of at least one unit", lambda n: len(n) > 1)
+]
 Activities = list[Float[Array, "batch _"]]
 Named = str | Callable[..., Array]  # a function, or the name of one in a table
 
@@ -47,6 +74,15 @@ class Function(NamedTuple):
 
     def __call__(self, *args):
         return self.value(*args)
+
+    def __reduce__(self):
+        """One of a table is pickled by its name."""
+        named = (ACTIVATIONS | LOSSES).get(self.name) is self
+        return (_known, (self.name,)) if named else (Function, tuple(self))
+
+
+def _known(name: str) -> Function:
+    return (ACTIVATIONS | LOSSES)[name]
 
 
 def _by_name(*functions: Function) -> dict[str, Function]:
@@ -74,6 +110,7 @@ LOSSES = _by_name(
 )
 
 
+@checked
 def find_activation(activation: Named) -> Function:
     """The activation of that name, or a function of each element alone, with its slope.
 
@@ -85,6 +122,7 @@ def find_activation(activation: Named) -> Function:
     return _as_activation(activation)
 
 
+@checked
 def find_loss(loss: Named) -> Function:
     """The loss of that name, or a function `loss(mu, y)` -> (batch,), with its slope in mu.
 
@@ -134,14 +172,14 @@ def _as_loss(function: Callable[..., Array]) -> Function:
     return Function(getattr(function, "__name__", "loss"), value, slope)
 
 
-def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
+@checked
+def init(key: Key[Array, ""], sizes: Sizes) -> Params:
     """Draw a network with layers of `sizes` units: W ~ N(0, 1/n_{l-1}), b = 0.
 
     The scale keeps the variance of an activity the same from layer to layer
     (LeCun et al. 1998, sec. 4.6). Raises ValueError unless there are two layers or
     more, of one unit or more.
     """
-    check_sizes(sizes)
     keys = jax.random.split(key, len(sizes) - 1)
     return [
         Layer(jax.random.normal(k, (n_out, n_in)) / math.sqrt(n_in), jnp.zeros(n_out))
@@ -149,18 +187,14 @@ def init(key: Key[Array, ""], sizes: Sequence[int]) -> Params:
     ]
 
 
-def check_sizes(sizes: Sequence[int]) -> None:
-    """Raise ValueError unless there are two layers or more, of one unit or more."""
-    if len(sizes) < 2 or any(n < 1 for n in sizes):
-        raise ValueError(f"sizes = {tuple(sizes)}: must be two or more layers of at least one unit")
-
-
+@checked
 def firing(xs: Activities, activation: Named = "tanh") -> Activities:
     """What the layers above read: the input x_0 itself, and phi(x_l) from there on."""
     phi = find_activation(activation)
     return [xs[0], *(phi(x) for x in xs[1:])]
 
 
+@checked
 def predict(layer: Layer, r: Float[Array, "*batch n_in"]) -> Float[Array, "*batch n_out"]:
     """The prediction mu = W r + b that a layer makes from the firing `r` below it."""
     mu = r @ layer.W.T
@@ -173,6 +207,7 @@ def as_float(array: Array, params: Params) -> Array:
     return array if inexact else jnp.asarray(array, params[0].W.dtype)
 
 
+@checked
 def activities(
     params: Params, x: Float[Array, "batch n_0"], activation: Named = "tanh"
 ) -> Activities:
@@ -182,13 +217,13 @@ def activities(
     """
     phi = find_activation(activation)
     check_width("x", x, params[0].W.shape[1], "input")
-    x = as_float(x, params)
     xs = [x, predict(params[0], x)]
     for layer in params[1:]:
         xs.append(predict(layer, phi(xs[-1])))
     return xs
 
 
+@checked
 def forward(
     params: Params, x: Float[Array, "batch n_0"], activation: Named = "tanh"
 ) -> Float[Array, "batch n_L"]:
@@ -196,13 +231,16 @@ def forward(
     return activities(params, x, activation)[-1]
 
 
+@checked
 @cache
+@picklable
 def predictor(activation: Named):
     """`forward` for one activation: the same function at each call, so JAX compiles it once."""
     find_activation(activation)
     return lambda params, x: forward(params, x, activation)
 
 
+@checked
 def hebbian(delta: Float[Array, "batch n_out"], r: Float[Array, "batch n_in"]) -> Layer:
     """Product of what a synapse's two ends know, `delta` after it and firing `r` before it.
 

@@ -8,7 +8,7 @@ graph, neurons move in spikes or without a clock.
 """
 
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from pcbook.core.checks import check_number, check_positive, check_share
+from pcbook.core.arguments import Index, Positive, Tolerance, checked
+
+__all__ = [
+    "Settled",
+    "relax",
+    "relax_towards",
+]
 
 Number = float | int | Float[Array, ""]  # a constant, or one of many under jax.vmap
 
@@ -39,13 +45,14 @@ class Settled(NamedTuple):
     path: Any
 
 
+@checked
 def relax(
     velocity: Callable[..., Any],
     start: Any,
     *,
-    steps: int,
-    rate: Number,
-    tolerance: float | None = None,
+    steps: Index,
+    rate: Positive,
+    tolerance: Tolerance | None = None,
     memory: Any = None,
     trajectory: bool = False,
 ) -> Settled:
@@ -60,11 +67,10 @@ def relax(
     start, and when a speed is not finite. Raises ValueError for steps < 0, rate <= 0, a
     tolerance outside [0, 1), or a trajectory with a tolerance.
     """
-    _check(steps, rate)
-    if tolerance is not None:
-        check_share(tolerance=tolerance)
-        if trajectory:
-            raise ValueError("trajectory = True: must be False with a tolerance")
+    if trajectory and tolerance is not None:
+        raise ValueError("trajectory = True: must be False with a tolerance")
+    _check_state(start)
+    start = _as_floats(start)
 
     def flow(state, memory):
         return (velocity(state), None) if memory is None else velocity(state, memory)
@@ -82,20 +88,22 @@ def relax(
     return _repeat(step, start, memory, steps, trajectory)
 
 
+@checked
 def relax_towards(
     target: Callable[[Any], Any],
     start: Any,
     *,
-    steps: int,
-    rate: Number,
+    steps: Index,
+    rate: Positive,
     trajectory: bool = False,
 ) -> Settled:
     """Relax with the velocity target(x) - x: a step of rate 1 ends on the target, exactly.
 
     `target(state)` has the structure of the state. Raises ValueError for steps < 0 or rate <= 0.
     """
-    _check(steps, rate)
+    _check_state(start)
     whole = isinstance(rate, Real) and rate == 1
+    start = start if whole else _as_floats(start)
 
     def step(state, memory):
         end = target(state)
@@ -104,11 +112,16 @@ def relax_towards(
     return _repeat(step, start, None, steps, trajectory)
 
 
-def _check(steps, rate):
-    check_number(
-        "an integer of at least 0", lambda n: isinstance(n, Integral) and n >= 0, steps=steps
-    )
-    check_positive(rate=rate)
+def _check_state(start) -> None:
+    if start is None or not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(start)):
+        raise ValueError(f"start = {start!r}: must be an array, or a pytree of arrays")
+
+
+def _as_floats(state):
+    def read(leaf):
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float)
+
+    return jax.tree.map(read, state)
 
 
 def _repeat(step, start, memory, steps, trajectory) -> Settled:

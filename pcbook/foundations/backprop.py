@@ -39,11 +39,13 @@ from pcbook.core.network import (
     like_biases,
     predictor,
 )
+from pcbook.core.pickling import picklable
 from pcbook.core.rules import Rule, stateless
 
 
 @checked
 @cache
+@picklable
 def rule(activation: Named = "tanh", loss: Named = "squared error") -> Rule:
     """Learn by backprop: up with the activity, down with the blame, then update.
 
@@ -84,6 +86,7 @@ def weight_gradients(xs: Activities, ds: Activities, activation: Named = "tanh")
 
 @checked
 @cache
+@picklable
 def rule_for_last_layer(activation: Named = "tanh", loss: Named = "squared error") -> Rule:
     """Backprop that changes the last layer alone: the baseline of what needs no blame sent down.
 
@@ -101,6 +104,7 @@ def rule_for_last_layer(activation: Named = "tanh", loss: Named = "squared error
 
 
 @checked
+@picklable
 def rule_with_feedback(
     agreement: float, activation: Named = "tanh", loss: Named = "squared error"
 ) -> Rule:
@@ -140,6 +144,7 @@ def _gradient_with_feedback(activation, loss):
 
 
 @checked
+@picklable
 def rule_without_pause(overwritten: float, activation: str = "tanh") -> Rule:
     """Backprop in a network that does not hold still while the blame travels.
 

@@ -17,7 +17,7 @@ only what a layer and its neighbours carry (Whittington & Bogacz 2017, sec. 2.2)
 Chapter: book/foundations/predictive_coding.ipynb
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -26,18 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import (
-    check_count,
-    check_length,
-    check_number,
-    check_positive,
-    check_share,
-    check_width,
-)
+from pcbook.core.arguments import Count, Finite, NotNegative, Positive, Tolerance, checked
+from pcbook.core.checks import check_length, check_number, check_positive, check_width
 from pcbook.core.energy import (
     Clamps,
     Energy,
     Inference,
+    Precision,
     cache_hashable,
     define,
     report,
@@ -62,15 +57,32 @@ from pcbook.core.network import (
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, relax
+from pcbook.core.pickling import picklable
+from pcbook.core.relaxation import relax
 from pcbook.core.rules import Comparison, Rule
 from pcbook.foundations import backprop
 from pcbook.store.claims import Measurement, criterion
 from pcbook.store.data import Dataset
 
-# One for the outputs, one for each output, or also one for each sample: a number, (n_L,) or
-# (batch, n_L). Of all layers: a tuple or list with one such entry for each of the layers 1..L.
-Precision = Number | Float[Array, "..."] | Sequence[Number | Float[Array, "..."]]
+__all__ = [
+    "WithPrecision",
+    "beside_backprop",
+    "chain",
+    "energies",
+    "energy",
+    "errors",
+    "infer",
+    "infer_input",
+    "infer_size",
+    "last_layer_rule",
+    "linear_energy",
+    "measure_fall",
+    "nearest_mean",
+    "rule",
+    "velocities",
+    "weight_gradients",
+    "with_precision",
+]
 
 
 class WithPrecision(NamedTuple):
@@ -80,15 +92,17 @@ class WithPrecision(NamedTuple):
     log_precision: list[Float[Array, "..."]]
 
 
+@checked
 @cache_hashable
+@picklable
 def rule(
-    steps: int = 20,
-    rate: Number = 0.1,
+    *,
+    steps: Count = 20,
+    rate: Positive = 0.1,
+    tolerance: Tolerance | None = None,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision | str = 1.0,
-    *,
-    tolerance: float | None = None,
     sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding: infer the activities, then update the weights once.
@@ -107,9 +121,6 @@ def rule(
             f"precision = {precision!r} with loss = {loss!r}: must be a number, or 'learned' "
             "with the loss 'squared error'"
         )
-    check_inference(steps, rate, 1.0 if learned else precision)
-    if tolerance is not None:
-        check_share(tolerance=tolerance)
     energy, predict = chain(activation, loss), predictor(activation)
     return settle_then_learn(
         "predictive coding" if tolerance is None else "inference learning",
@@ -124,17 +135,18 @@ def rule(
     )
 
 
+@checked
 def with_precision(params: Params, precision: Precision = 1.0) -> WithPrecision:
     """The network, and the logarithms of the precisions from which learning them starts.
 
     One for each layer, or for each unit of a layer whose entry is (n_l,). Raises ValueError
     for a precision <= 0, or other than one for each layer.
     """
-    check_precision(precision)
     pis = [1.0 if pi is None else pi for pi in layer_precisions(params, precision)]
     return WithPrecision(params, [jnp.log(jnp.asarray(pi, params[0].W.dtype)) for pi in pis])
 
 
+@picklable
 def learn_precision(energy: Energy) -> Energy:
     """The energy of Gaussians whose precisions are parameters: `params` are `WithPrecision`.
 
@@ -161,9 +173,14 @@ def learn_precision(energy: Energy) -> Energy:
     return define(value, start, velocity)
 
 
+@checked
 @cache
+@picklable
 def chain(
-    activation: Named = "tanh", loss: Named = "squared error", prior: float | None = None
+    activation: Named = "tanh",
+    loss: Named = "squared error",
+    *,
+    prior: NotNegative | None = None,
 ) -> Energy:
     """The energy of predictive coding along a chain of layers; the state is x_0..x_{L-1}.
 
@@ -174,10 +191,12 @@ def chain(
     find_loss(loss)
 
     def misses(params, xs, clamps):
-        return errors(params, xs, clamps.y, activation, loss, clamps.precision)
+        rs = firing(xs, activation)
+        return errors_from_firing(params, xs, rs, clamps.y, loss, clamps.precision)
 
     def value(params, xs, clamps):
-        F = energy(params, xs, clamps.y, activation, loss, clamps.precision)
+        rs = firing(xs, activation)
+        F = sum(_energies(params, xs, rs, clamps.y, loss, clamps.precision))
         return F if prior is None else F + prior * ((xs[0] - clamps.x) ** 2).sum(-1) / 2
 
     def start(params, clamps):
@@ -196,6 +215,7 @@ def chain(
     return Energy(value, start, velocity, update)
 
 
+@checked
 def errors(
     params: Params,
     xs: Activities,
@@ -213,14 +233,7 @@ def errors(
     return errors_from_firing(params, xs, firing(xs, activation), y, loss, precision)
 
 
-def errors_from_firing(
-    params: Params,
-    xs: Activities,
-    rs: Activities,
-    y: Float[Array, "batch n_L"] | None,
-    loss: Named = "squared error",
-    precision: Precision = 1.0,
-) -> Activities:
+def errors_from_firing(params, xs, rs, y, loss, precision) -> Activities:
     """`errors`, where each layer reads the firing `rs` = r_0..r_{L-1} of the layer below."""
     mus, mu, pis, pi, loss = _predicted(params, xs, rs, y, loss, precision)
     output = jnp.zeros_like(mu) if y is None else -pi * loss.slope(mu, y)
@@ -261,6 +274,7 @@ def _checked_loss(loss: Named, y, mu, precision) -> Function:
     return found
 
 
+@checked
 def energy(
     params: Params,
     xs: Activities,
@@ -270,9 +284,10 @@ def energy(
     precision: Precision = 1.0,
 ) -> Float[Array, " batch"]:
     """The energy F of each sample: the sum of its `energies`, which raises the same errors."""
-    return sum(energies(params, xs, y, activation, loss, precision))
+    return sum(_energies(params, xs, firing(xs, activation), y, loss, precision))
 
 
+@checked
 def energies(
     params: Params,
     xs: Activities,
@@ -285,7 +300,10 @@ def energies(
 
     Raises ValueError where `errors` does.
     """
-    rs = firing(xs, activation)
+    return _energies(params, xs, firing(xs, activation), y, loss, precision)
+
+
+def _energies(params, xs, rs, y, loss, precision) -> list[Float[Array, " batch"]]:
     mus, mu, pis, pi, loss = _predicted(params, xs, rs, y, loss, precision)
     squares = [(x - m) ** 2 for x, m in zip(xs[1:], mus)]
     hidden = [(s if pi is None else pi * s).sum(-1) / 2 for s, pi in zip(squares, pis)]
@@ -298,11 +316,13 @@ def energies(
     return [*hidden, jnp.broadcast_to(pi, (len(mu), 1))[:, 0] * loss(mu, y)]
 
 
+@checked
 def velocities(
     params: Params,
     xs: Activities,
     es: Activities,
     activation: Named = "tanh",
+    *,
     heard: Activities | None = None,
 ) -> Activities:
     """How inference moves each activity, dx_l/dt = -dF/dx_l for l = 0..L-1.
@@ -321,14 +341,15 @@ def velocities(
     return [heard[0] @ params[0].W, *hidden]
 
 
+@checked
 def infer(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"] | None,
     *,
-    steps: int = 20,
-    rate: Number = 0.1,
-    tolerance: Number | None = None,
+    steps: Count = 20,
+    rate: Positive = 0.1,
+    tolerance: Tolerance | None = None,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -348,10 +369,10 @@ def infer(
     tolerance outside [0, 1) or with a trajectory, precision <= 0, an unknown name, or a shape
     that does not fit.
     """
-    check_inference(steps, rate, precision)
     forward = activities(params, x, activation)[:-1]
     start = forward if start is None else checked_start(start, forward)
-    energy, clamps = chain(activation, loss, None if clamp_input else 0.0), Clamps(x, y, precision)
+    prior = None if clamp_input else 0.0
+    energy, clamps = chain(activation, loss, prior=prior), Clamps(x, y, precision)
     relaxation = {"steps": steps, "tolerance": tolerance, "trajectory": trajectory}
     found = _infer(params, clamps, start, rate, energy=energy, **relaxation)
     warn_if_diverged(found, energy, params, clamps, start, rate)
@@ -374,6 +395,7 @@ def _infer(params, clamps, start, rate, *, energy, **relaxation) -> Inference:
     return report(settled, energy, params, clamps, start)
 
 
+@checked
 def weight_gradients(xs: Activities, es: Activities, activation: Named = "tanh") -> list[Layer]:
     """dF/dW_l = -e_l r_{l-1}^T and dF/db_l = -e_l, means over the batch: local to each synapse.
 
@@ -383,24 +405,24 @@ def weight_gradients(xs: Activities, es: Activities, activation: Named = "tanh")
     return [hebbian(-e, r) for e, r in zip(es, firing(xs, activation))]
 
 
-@partial(jax.jit, static_argnames=("steps", "rate"))
+@checked
+@partial(jax.jit, static_argnames=("steps",))
 def infer_size(
-    light: Number,
+    light: Finite,
     *,
-    prior_mean: Number = 3.0,
-    prior_variance: Number = 1.0,
-    light_variance: Number = 1.0,
-    steps: int = 300,
-    rate: Number = 0.01,
+    prior_mean: Finite = 3.0,
+    prior_variance: Positive = 1.0,
+    light_variance: Positive = 1.0,
+    steps: Count = 300,
+    rate: Positive = 0.01,
 ) -> Float[Array, " moments"]:
     """One neuron infers the size of a thing from the light that it reflects, g(size) = size^2.
 
     Gradient descent on (size - prior_mean)^2 / (2 prior_variance) + (light - size^2)^2 /
     (2 light_variance), from the prior's mean: the size at the steps + 1 moments
-    (Bogacz 2017, exercise 2; arbitrary units). Raises ValueError for steps < 1
-    or rate <= 0.
+    (Bogacz 2017, exercise 2; arbitrary units). Raises ValueError for steps < 1, rate <= 0
+    or a variance <= 0.
     """
-    check_inference(steps, rate, 1.0)
 
     def velocity(size):
         prior_error = (size - prior_mean) / prior_variance
@@ -409,13 +431,6 @@ def infer_size(
 
     start = jnp.float32(prior_mean)
     return relax(velocity, start, steps=steps, rate=rate, trajectory=True).path
-
-
-def check_inference(steps: int, rate: Number, precision: Precision) -> None:
-    """Raise ValueError unless inference moves: steps >= 1, rate > 0, precision > 0."""
-    check_count(steps=steps)
-    check_positive(rate=rate)
-    check_precision(precision)
 
 
 def check_precision(precision: Precision) -> None:
@@ -428,13 +443,14 @@ def check_precision(precision: Precision) -> None:
             check_number(allowed, lambda a: (jnp.isfinite(a) & (a >= 0)).all(), precision=pi)
 
 
+@checked
 def infer_input(
     params: Params,
     y: Float[Array, "batch n_L"],
     prior: Float[Array, " n_0"],
     *,
-    steps: int,
-    rate: Number,
+    steps: Count,
+    rate: Positive,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -445,7 +461,6 @@ def infer_input(
     e_0 = x_0 - prior. Raises ValueError for steps < 1, rate <= 0, precision <= 0, an unknown
     name or shapes that do not fit.
     """
-    check_inference(steps, rate, precision)
     inputs = params[0].W.shape[1]
     if jnp.shape(prior) != (inputs,):
         raise ValueError(f"prior has shape {jnp.shape(prior)}: must be ({inputs},)")
@@ -454,7 +469,8 @@ def infer_input(
     return settle(energy, params, clamps, steps=steps, rate=rate).state[0]
 
 
-def equilibrated_energy(
+@checked
+def linear_energy(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
@@ -514,6 +530,7 @@ def beside_backprop(comparison: Comparison, rule: str) -> Measurement:
     return accuracies | {"low": 100 * gap.low, "high": 100 * gap.high}
 
 
+@picklable
 def last_layer_rule() -> Rule:
     """Update the last layer alone, as predictive coding does before inference has begun."""
     whole = backprop.rule()

@@ -16,6 +16,7 @@ Chapter: book/inference/inference_learning.ipynb
 """
 
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_number, check_share, check_width
-from pcbook.core.energy import Clamps, Inference, contrast, weigh, weighted
+from pcbook.core.arguments import Allowed, Count, Finite, Positive, Scalar, Tolerance, checked
+from pcbook.core.checks import check_alike, check_number, check_width
+from pcbook.core.energy import Clamps, Inference, Precision, contrast, weigh, weighted
 from pcbook.core.network import (
     LOSSES,
     Activities,
@@ -35,51 +37,61 @@ from pcbook.core.network import (
     predict,
     predictor,
 )
-from pcbook.core.relaxation import Number, relax
+from pcbook.core.pickling import picklable
+from pcbook.core.relaxation import relax
 from pcbook.core.rules import Rule, exceeds
 from pcbook.foundations import predictive_coding
-from pcbook.foundations.predictive_coding import (
-    Precision,
-    chain,
-    check_inference,
-    infer,
-    layer_precisions,
-    lent_variance,
-)
+from pcbook.foundations.predictive_coding import chain, infer, layer_precisions, lent_variance
 from pcbook.store.claims import Measurement, criterion
 
+__all__ = [
+    "equilibrium_propagation",
+    "incremental_rule",
+    "linear_equilibrium",
+    "linear_targets",
+    "rule",
+    "settle",
+    "target_alignment",
+]
 
+Nudge = Annotated[Scalar, Allowed("between 0 and 1", lambda value: (value > 0) & (value < 1))]
+
+
+@checked
 def settle(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"] | None,
     *,
-    tolerance: Number = 1e-3,
-    steps: int = 1000,
-    **options,
+    steps: Count = 1000,
+    tolerance: Tolerance = 1e-3,
+    **options: Any,
 ) -> Inference:
     """The E-step: descend the energy until the activities x_0..x_{L-1} have come to rest.
 
     It is inference with a tolerance: the other options, and the errors raised, are those of
     `predictive_coding.infer`.
     """
-    return infer(params, x, y, tolerance=tolerance, steps=steps, **options)
+    return infer(params, x, y, steps=steps, tolerance=tolerance, **options)
 
 
-def rule(*, tolerance: float = 1e-3, steps: int = 1000, **options) -> Rule:
+@checked
+def rule(*, steps: Count = 1000, tolerance: Tolerance = 1e-3, **options: Any) -> Rule:
     """Settle, then take one Hebbian step: expectation, maximisation.
 
     It is the rule of predictive coding with a tolerance: the other options, and the errors
     raised, are those of `predictive_coding.rule`.
     """
-    return predictive_coding.rule(tolerance=tolerance, steps=steps, **options)
+    return predictive_coding.rule(steps=steps, tolerance=tolerance, **options)
 
 
+@checked
+@picklable
 def incremental_rule(
     optimizer: optax.GradientTransformation,
     *,
-    steps: int = 20,
-    rate: Number = 0.1,
+    steps: Count = 20,
+    rate: Positive = 0.1,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -92,7 +104,6 @@ def incremental_rule(
     `optax.sgd(1.0)`. Raises ValueError for steps < 1, rate <= 0, precision <= 0 or an
     unknown name.
     """
-    check_inference(steps, rate, precision)
     output_loss, energy = find_loss(loss), chain(activation, loss)
 
     def gradient(params, memory, x, y, key):
@@ -114,20 +125,22 @@ def incremental_rule(
     )
 
 
+@checked
 def target_alignment(
     params: Params,
     update: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
-    rate: Number,
+    rate: Finite,
     activation: Named = "tanh",
 ) -> Float[Array, " batch"]:
     """How directly a step of the weights moves each output towards its target.
 
     The cosine between the way that the output went, when the weights descended `update` at
     the learning `rate`, and the way to the target: 1 is straight there (Song et al. 2024).
-    Raises ValueError for a target that does not fit.
+    Raises ValueError for an update or a target that does not fit.
     """
+    check_alike("params", params, update=update)
     check_width("y", y, len(params[-1].W), "output", len(x))
     before = forward(params, x, activation)
     after = forward(jax.tree.map(lambda p, u: p - rate * u, params, update), x, activation)
@@ -135,7 +148,8 @@ def target_alignment(
     return (went * way).sum(-1) / jnp.linalg.norm(went, axis=-1) / jnp.linalg.norm(way, axis=-1)
 
 
-def equilibrium(
+@checked
+def linear_equilibrium(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
@@ -157,12 +171,17 @@ def equilibrium(
     return xs
 
 
-def targets(params: Params, y: Float[Array, "batch n_L"]) -> Activities:
+@checked
+def linear_targets(params: Params, y: Float[Array, "batch n_L"]) -> Activities:
     """The activities x_0..x_{L-1} that a linear network of square layers turns into `y`.
 
     These are the targets of target propagation with exact inverses (Lee et al. 2015):
-    x_{l-1} = W_l^-1 (x_l - b_l), x_L = y.
+    x_{l-1} = W_l^-1 (x_l - b_l), x_L = y. Raises ValueError for layers that are not square.
     """
+    for l, layer in enumerate(params):
+        if len(layer.W) != layer.W.shape[1]:
+            raise ValueError(f"params[{l}].W has shape {layer.W.shape}: must be square")
+    check_width("y", y, len(params[-1].W), "output")
     ts = [y]
     for layer in reversed(params):
         offset = 0 if layer.b is None else layer.b
@@ -177,13 +196,15 @@ def _split(precision: Precision) -> tuple:
     return None, precision
 
 
+@checked
+@picklable
 def equilibrium_propagation(
-    nudge: Number,
+    nudge: Nudge,
     *,
+    steps: Count = 1000,
+    rate: Positive = 0.1,
+    tolerance: Tolerance = 1e-3,
     symmetric: bool = True,
-    tolerance: float = 1e-3,
-    steps: int = 1000,
-    rate: Number = 0.1,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -199,10 +220,7 @@ def equilibrium_propagation(
     output has no precision. Raises ValueError unless 0 < nudge < 1, and less than the
     precision of the output, and where `settle` does.
     """
-    check_inference(steps, rate, precision)
-    check_share(tolerance=tolerance)
     squared = find_loss(loss) is LOSSES["squared error"]
-    check_number("between 0 and 1", lambda value: 0 < value < 1, nudge=nudge)
     hidden, output = _split(precision)
     if squared:
         check_number(

@@ -18,7 +18,7 @@ Chapter: book/inference/queries_and_forgetting.ipynb
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +27,48 @@ import optax
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.core.checks import check_number, check_positive, check_width
-from pcbook.core.energy import Clamps, Energy, cache_hashable, settle, settle_then_learn
-from pcbook.core.network import Activities, Named, Params, as_float, firing, predict, predictor
-from pcbook.core.relaxation import Number, relax
-from pcbook.core.rules import Rule, begin, exceeds, step
-from pcbook.foundations.predictive_coding import (
-    Precision,
-    chain,
-    check_inference,
-    layer_precisions,
+from pcbook.core.arguments import (
+    Allowed,
+    Count,
+    Finite,
+    Positive,
+    checked,
+    finite,
+    share,
+    some,
 )
+from pcbook.core.checks import check_number, check_width
+from pcbook.core.energy import (
+    Clamps,
+    Energy,
+    Precision,
+    cache_hashable,
+    settle,
+    settle_then_learn,
+)
+from pcbook.core.network import Activities, Named, Params, as_float, firing, predict, predictor
+from pcbook.core.pickling import picklable
+from pcbook.core.relaxation import relax
+from pcbook.core.rules import Rule, begin, exceeds, step
+from pcbook.foundations.predictive_coding import chain, layer_precisions
 from pcbook.store.claims import Measurement, criterion
+
+__all__ = [
+    "Answer",
+    "Memory",
+    "ask",
+    "gated",
+    "hidden_causes",
+    "keeping_gates",
+    "memorise",
+    "move",
+    "practise",
+    "recall",
+    "rule",
+    "select",
+    "transfer",
+    "winners",
+]
 
 # --- one network, any question
 
@@ -50,15 +80,16 @@ class Answer(NamedTuple):
     y: Float[Array, "batch n_L"]
 
 
+@checked
 def ask(
     params: Params,
     y: Float[Array, "batch n_L"],
-    known: Float[Array, "*batch n_L"],
+    known: Annotated[Float[Array, "*each _"], share],
     *,
-    steps: int = 200,
-    rate: Number = 0.1,
+    steps: Count = 200,
+    rate: Positive = 0.1,
     activation: Named = "tanh",
-    precision: Number = 2.0,
+    precision: Positive = 2.0,
 ) -> Answer:
     """Clamp the known units of the output, and infer the causes, and with them all the rest.
 
@@ -66,7 +97,6 @@ def ask(
     is free, and its value in `y` is not looked at. Raises ValueError for known outside [0, 1],
     steps < 1, rate <= 0, precision <= 0, or shapes that do not fit.
     """
-    check_inference(steps, rate, precision)
     outputs = len(params[-1].W)
     check_width("y", y, outputs, "output")
     if jnp.shape(known) not in ((outputs,), jnp.shape(y)):
@@ -74,14 +104,14 @@ def ask(
             f"known has shape {jnp.shape(known)}: must be ({outputs},), a number for each output, "
             f"or {jnp.shape(y)}, for each sample too"
         )
-    between = "from 0 (free) to 1 (clamped)"
-    check_number(between, lambda value: ((value >= 0) & (value <= 1)).all(), known=known)
     clamps = Clamps(None, y, precision * known)
     xs = settle(hidden_causes(activation), params, clamps, steps=steps, rate=rate).state
     return Answer(xs, predict(params[-1], firing(xs, activation)[-1]))
 
 
+@checked
 @cache
+@picklable
 def hidden_causes(activation: Named = "tanh", loss: Named = "squared error") -> Energy:
     """The energy of an output with causes x_0 ~ N(0, I) that are never seen.
 
@@ -111,14 +141,16 @@ def hidden_causes(activation: Named = "tanh", loss: Named = "squared error") -> 
     return Energy(value, start, velocity, update)
 
 
+@checked
 @cache_hashable
+@picklable
 def rule(
-    steps: int = 30,
-    rate: Number = 0.1,
+    *,
+    steps: Count = 30,
+    rate: Positive = 0.1,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 2.0,
-    *,
     sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn to predict whole outputs from causes that are never seen.
@@ -127,7 +159,6 @@ def rule(
     The loss returned is the energy at the end of inference. The other options, and the errors
     raised, are those of `predictive_coding.rule`.
     """
-    check_inference(steps, rate, precision)
     return settle_then_learn(
         "hidden causes",
         hidden_causes(activation, loss),
@@ -154,28 +185,29 @@ class Memory(NamedTuple):
         return x - x @ self.W.T
 
 
-def memorise(x: Float[Array, "samples n"], noise: float = 0.01) -> Memory:
+@checked
+def memorise(x: Annotated[Float[Array, "samples n"], some], noise: Positive = 0.01) -> Memory:
     """The memory at which the Hebbian rule dW_ij = e_i x_j, i not j, comes to rest.
 
     With independent `noise` of that variance on each unit of each sample. If C is the
     covariance, then W = I - D^-1 C^-1, D the diagonal of C^-1: the regression of each unit
     on the others. Raises ValueError for noise <= 0.
     """
-    check_positive(noise=noise)
     mean = x.mean(0)
     covariance = (x - mean).T @ (x - mean) / len(x) + noise * jnp.eye(x.shape[1])
     precision = jnp.linalg.inv(covariance)
     return Memory(jnp.eye(len(mean)) - precision / jnp.diag(precision)[:, None], mean)
 
 
+@checked
 def recall(
     memory: Memory,
     x: Float[Array, "batch n"],
     known: Bool[Array, " n"],
     *,
+    steps: Count = 500,
+    rate: Positive = 0.2,
     dendritic: bool = True,
-    steps: int = 500,
-    rate: float = 0.2,
 ) -> Float[Array, "batch n"]:
     """Complete `x`: known units are clamped, the others start at the mean and settle.
 
@@ -183,7 +215,6 @@ def recall(
     energy |e|^2 / 2, dx = -e + W^T e, and bends to make the known units predictable as well.
     Raises ValueError for steps < 1, rate <= 0 or shapes that do not fit.
     """
-    check_inference(steps, rate, 1.0)
     check_width("x", x, len(memory.mean), "only")
 
     def velocity(x):
@@ -196,28 +227,36 @@ def recall(
 # --- a gate for each context
 
 
-def winners(drive: Float[Array, "contexts n"], k: int) -> Bool[Array, "contexts n"]:
+@checked
+def winners(
+    drive: Annotated[Float[Array, "contexts n"], finite], k: Count
+) -> Bool[Array, "contexts n"]:
     """Lateral inhibition in the limit: of each row, the `k` most driven units are on.
 
     Raises ValueError unless 1 <= k <= n.
     """
     n = drive.shape[-1]
-    check_number(f"1 to {n}, the number of units", lambda value: 1 <= value <= n, k=k)
+    check_number(f"1 to {n}, the number of units", lambda value: value <= n, k=k)
     ranks = jnp.argsort(jnp.argsort(-drive, axis=-1), axis=-1)
     return ranks < k
 
 
-def gated(params: Params, on: Bool[Array, "contexts n"], strength: float = 10.0) -> Params:
-    """The network with an input more for each context, which silences the units that are not `on`.
+@checked
+def gated(params: Params, gates: Bool[Array, "contexts n"], strength: Positive = 10.0) -> Params:
+    """The network with an input more for each context, which silences units whose gate is shut.
 
-    The first hidden layer must be one that is silent far below zero, as relu is.
+    The first hidden layer must be one that is silent far below zero, as relu is. Raises
+    ValueError unless there is a gate for each of its units.
     """
-    silence = -strength * (1 - on.T.astype(params[0].W.dtype))
+    check_width("gates", gates, len(params[0].W), "first hidden", len(gates))
+    silence = -strength * (1 - gates.T.astype(params[0].W.dtype))
     return [params[0]._replace(W=jnp.concatenate([params[0].W, silence], 1)), *params[1:]]
 
 
+@checked
 @cache
-def keeping_gates(rule: Rule, contexts: int) -> Rule:
+@picklable
+def keeping_gates(rule: Rule, contexts: Count) -> Rule:
     """The same rule, except that it leaves alone the synapses of the last `contexts` inputs."""
 
     def gradient(*arguments):
@@ -227,12 +266,19 @@ def keeping_gates(rule: Rule, contexts: int) -> Rule:
     return rule._replace(gradient=gradient)
 
 
-def select(memories: Sequence[Memory], x: Float[Array, "batch n"]) -> Int[Array, " batch"]:
+@checked
+def select(
+    memories: Annotated[Sequence[Memory], Allowed("at least one memory", len)],
+    x: Annotated[Float[Array, "batch n"], finite],
+) -> Int[Array, " batch"]:
     """The context whose memory is least surprised: the one with the lowest energy |e|^2 / 2."""
+    for memory in memories:
+        check_width("x", x, len(memory.mean), "only")
     return jnp.stack([(memory.error(x) ** 2).sum(-1) for memory in memories]).argmin(0)
 
 
-def transfer(R: Float[np.ndarray, "stages tasks"]) -> tuple[float, float]:
+@checked
+def transfer(R: Float[np.ndarray, "tasks tasks"]) -> tuple[float, float]:
     """Average accuracy at the end, and backward transfer, of the accuracies R[after, on].
 
     Backward transfer is the mean change of a task's accuracy from when it was learned to
@@ -244,11 +290,15 @@ def transfer(R: Float[np.ndarray, "stages tasks"]) -> tuple[float, float]:
 # --- a pole to balance
 
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
+Action = Annotated[
+    int | Int[Array, ""], Allowed("0, to the left, or 1", lambda value: (value == 0) | (value == 1))
+]
 FARTHEST, STEEPEST, LONGEST = 2.4, 12 * np.pi / 180, 200
 
 
+@checked
 def accelerations(
-    state: Float[Array, " 4"], force: Number
+    state: Annotated[Float[Array, " 4"], finite], force: Finite
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Of the cart and of the pole's angle, without friction (Barto, Sutton & Anderson 1983).
 
@@ -261,32 +311,36 @@ def accelerations(
     return push - POLE * HALF_LENGTH * twist * cos / total, twist
 
 
-def move(state: Float[Array, " 4"], action: int | Int[Array, ""]) -> Float[Array, " 4"]:
+@checked
+def move(state: Annotated[Float[Array, " 4"], finite], action: Action) -> Float[Array, " 4"]:
     """The state after 0.02 s of pushing left, action 0, or right, 1: an Euler step."""
     cart, pole = accelerations(state, FORCE * (2.0 * action - 1))
     return state + TAU * jnp.stack([state[1], cart, state[3], pole])
 
 
-def fallen(state: Float[Array, " 4"]) -> Bool[Array, ""]:
+@checked
+def fallen(state: Annotated[Float[Array, " 4"], finite]) -> Bool[Array, ""]:
     """Whether the pole leans by more than 12 degrees or the cart is more than 2.4 m away."""
     return (jnp.abs(state[0]) > FARTHEST) | (jnp.abs(state[2]) > STEEPEST)
 
 
+@checked
 def upright(key: Key[Array, ""]) -> Float[Array, " 4"]:
     """A state to start from: each number within 0.05 of zero."""
     return random.uniform(key, (4,), minval=-0.05, maxval=0.05)
 
 
+@checked
 def practise(
     rule: Rule,
     params: Params,
     *,
     optimizer: optax.GradientTransformation,
-    moves: int,
+    moves: Count,
     key: Key[Array, ""],
-    discount: float = 0.98,
-    batch_size: int = 60,
-    memory: int = 2000,
+    discount: Annotated[float, share] = 0.98,
+    batch_size: Count = 60,
+    memory: Count = 2000,
 ) -> tuple[Params, Int[Array, " moves"]]:
     """Learn to balance by Q-learning with replay: the network says what each action is worth.
 

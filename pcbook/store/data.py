@@ -18,6 +18,14 @@ import numpy as np
 import pooch
 from jaxtyping import Float, Int
 
+__all__ = [
+    "Dataset",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+]
+
 CACHE = Path(pooch.os_cache("pcbook"))
 
 MNIST = {

@@ -162,7 +162,7 @@ def test_weights_move_once_by_the_errors_after_the_last_step():
 @holds("What does a rule return?")
 @pytest.mark.parametrize(
     "rule",
-    [backprop.rule("identity"), predictive_coding.rule(1, 0.01, "identity")],
+    [backprop.rule("identity"), predictive_coding.rule(steps=1, rate=0.01, activation="identity")],
     ids=lambda rule: rule.name,
 )
 def test_rule_returns_the_loss_of_the_forward_pass_and_a_gradient_to_descend(rule):

@@ -208,8 +208,8 @@ def test_a_linear_network_rests_where_its_linear_system_says(precision):
 
     flat = jnp.linalg.solve(jax.hessian(F)(jnp.zeros(9)), -jax.grad(F)(jnp.zeros(9)))
     rest = [c.x, flat[None, :5], flat[None, 5:]]
-    assert_close(inference_learning.equilibrium(c.params, c.x, c.y, precision), rest)
-    assert_close(pc.equilibrated_energy(c.params, c.x, c.y, precision), F(flat)[None])
+    assert_close(inference_learning.linear_equilibrium(c.params, c.x, c.y, precision), rest)
+    assert_close(pc.linear_energy(c.params, c.x, c.y, precision), F(flat)[None])
     options = {"activation": "identity", "precision": precision}
     for method in ("closed form", "gauss-newton", "errors"):
         rate = {"rate": 0.02} if method == "errors" else {}
@@ -302,7 +302,9 @@ def test_learned_precisions_descend_the_energy_with_its_log_determinant():
     """Of a linear network that has come to rest: minus the log-likelihood, up to a constant."""
     c = case((3, 4, 2), 5, activation="identity")
     start = pc.with_precision(c.params, [0.7, jnp.array([0.5, 3.0])])
-    rule = pc.rule(20_000, 0.05, "identity", precision="learned", tolerance=1e-11)
+    rule = pc.rule(
+        steps=20_000, rate=0.05, tolerance=1e-11, activation="identity", precision="learned"
+    )
     ours = rule.gradient(start, (), c.x, c.y, None)[1]
 
     def surprise(p):
@@ -355,8 +357,8 @@ def test_an_activation_that_mixes_units_is_refused(c):
     ("wrong", "message"),
     [
         ({"precision": (1.0, 1.0)}, r"precision has 2 entries: must have 3"),
-        ({"precision": (1.0, 0.0, 1.0)}, r"precision = 0\.0: must be a positive number"),
-        ({"precision": jnp.array([1.0, -1.0])}, "must be finite numbers of at least 0"),
+        ({"precision": (1.0, 0.0, 1.0)}, r"precision.* = 0\.0: must be a positive number"),
+        ({"precision": jnp.array([1.0, -1.0])}, "must be .*finite numbers of at least 0"),
         ({"precision": jnp.ones(2), "loss": "cross entropy"}, "which does not add up over outputs"),
         (
             {"loss": lambda mu, y: ((y - mu) ** 2).sum()},
@@ -421,7 +423,7 @@ EVERY = {
         c.x,
         c.y,
         key=jax.random.key(0),
-        **{"rate": 0.1, "chance": 1.0, "ticks": 30} | options,
+        **{"rate": 0.1, "chance": 1.0, "steps": 30} | options,
     ),
 }
 
@@ -589,8 +591,8 @@ def test_inference_can_be_differentiated_in_reverse_without_a_tolerance_and_forw
 TAKES_A_TARGET = {
     "energy": lambda c, y: pc.energy(c.params, c.xs, y),
     "errors": lambda c, y: pc.errors(c.params, c.xs, y),
-    "closed-form energy": lambda c, y: pc.equilibrated_energy(c.params, c.x, y),
-    "closed-form activities": lambda c, y: inference_learning.equilibrium(c.params, c.x, y),
+    "closed-form energy": lambda c, y: pc.linear_energy(c.params, c.x, y),
+    "closed-form activities": lambda c, y: inference_learning.linear_equilibrium(c.params, c.x, y),
     "target alignment": lambda c, y: inference_learning.target_alignment(
         c.params, c.params, c.x, y, 0.1
     ),
@@ -608,7 +610,7 @@ def test_a_target_is_never_broadcast(name, shape):
     c = case((3, 5, 1), 3)
     with (
         as_a_reader_runs_it(),
-        pytest.raises(ValueError, match=r"y has shape .*: must be \(3, 1\)"),
+        pytest.raises(ValueError, match=r"y has shape .*must be \(3, 1\)|y = array .*batch, n_L"),
     ):
         TAKES_A_TARGET[name](c, jnp.ones(shape))
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import use_float64
 from jax import random
 
 from pcbook import models
@@ -88,7 +89,31 @@ def test_the_convolutional_network_is_its_sums_and_maxima_written_out():
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(50, 400), (400, 50)])
 def test_a_dense_layer_is_drawn_with_variance_one_over_its_inputs_and_no_bias(n_in, n_out):
-    W, b = models.dense(KEY, n_in, n_out)
+    W, b = models.rnn(3, n_in, n_out).init(KEY)["out"]
     # The variance of 20,000 draws is known to sqrt(2 / 20,000) = 1 %: five of these.
     assert abs(n_in * W.var() - 1) < 0.05
     assert not b.any()
+
+
+MADE = {
+    "cnn": (lambda: models.cnn((1, 2), 3, size=4), (5, 16)),
+    "rnn": (lambda: models.rnn(3, 4, 2), (5, 6, 3)),
+    "lstm": (lambda: models.lstm(3, 4, 2), (5, 6, 3)),
+    "residual": (lambda: models.residual(3, 4, 2, 2), (5, 3)),
+    "multilayer": (lambda: models.mlp((3, 4, 2)), (5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_inputs_of_any_type_give_the_outputs_of_the_same_numbers(name):
+    make, shape = MADE[name]
+    model, whole = make(), random.randint(KEY, shape, 0, 9)
+    with use_float64():
+        params = jax.tree.map(jnp.float64, model.init(KEY))
+        exact = model.apply(params, jnp.asarray(whole, jnp.float64))
+        for kind in (jnp.float32, jnp.uint8, int):
+            ours = model.apply(params, whole.astype(kind))
+            assert ours.dtype == jnp.float64
+            np.testing.assert_allclose(ours, exact)
+    half = jax.tree.map(jnp.bfloat16, model.init(KEY))
+    assert model.apply(half, whole.astype(jnp.uint8)).dtype == jnp.bfloat16

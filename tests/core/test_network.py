@@ -162,9 +162,7 @@ def test_same_key_same_network_and_no_two_layers_alike():
 
 @pytest.mark.parametrize("sizes", [(), (3,), (3, 0), (3, -1, 2)])
 def test_sizes_must_be_two_layers_of_one_unit(sizes):
-    with pytest.raises(
-        ValueError, match=r"sizes = .*must be two or more layers of at least one unit"
-    ):
+    with pytest.raises(ValueError, match=r"sizes.*must be (two|an integer of at least 1)"):
         init(random.key(0), sizes)
 
 
@@ -178,11 +176,24 @@ def test_an_unknown_name_is_answered_with_the_names_there_are():
         firing(example.xs, "gelu")
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 3, 5)])
-def test_an_input_that_does_not_fit_is_answered_with_the_shape_that_would(shape):
+@pytest.mark.parametrize(
+    ("shape", "answer"),
+    [
+        ((3, 4), "x has shape (3, 4): must be (batch, 5), 5 being the width of the input"),
+        ((5,), "x = array (5,) of float32: must be an array of numbers, (batch, n_0)"),
+        ((2, 3, 5), "x = array (2, 3, 5) of float32: must be an array of numbers, (batch, n_0)"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_answered_with_the_shape_that_would(shape, answer):
     params = init(random.key(0), (5, 2))
     with as_a_reader_runs_it(), pytest.raises(ValueError) as error:
-        forward(params, jnp.ones(shape))
-    assert f"x has shape {shape}: must be (batch, 5), 5 being the width of the input" in str(
-        error.value
-    )
+        forward(params, jnp.ones(shape, jnp.float32))
+    assert answer in str(error.value)
+
+
+def test_layers_that_do_not_fit_one_another_are_refused_and_named_by_their_shapes():
+    params = init(random.key(0), (5, 4, 2))
+    with pytest.raises(ValueError, match=r"params = \[Layer\(W=\(4, 5\).*each reads as many units"):
+        forward([params[0], params[0]], jnp.ones((3, 5)))
+    with pytest.raises(ValueError, match=r"params = \[\]"):
+        forward([], jnp.ones((3, 5)))

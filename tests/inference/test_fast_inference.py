@@ -149,7 +149,7 @@ def test_conjugate_gradients_solve_what_dense_algebra_solves():
 def test_closed_form_is_at_rest_and_has_the_equilibrated_energy(case):
     options = {"activation": "identity", "precision": case.precision}
     end = infer(case.params, case.x, case.y, method="closed form", **options)
-    theirs = predictive_coding.equilibrated_energy(case.params, case.x, case.y, case.precision)
+    theirs = predictive_coding.linear_energy(case.params, case.x, case.y, case.precision)
     np.testing.assert_allclose(end.energy[-1], theirs.mean(), rtol=1e-9, atol=1e-12)
     slopes = jax.grad(
         lambda xs: predictive_coding.energy(case.params, xs, case.y, **options).sum()

@@ -22,19 +22,19 @@ from pcbook import backprop, claims, inference_learning, predictive_coding, rule
 from pcbook.core.network import Layer, activities, forward
 from pcbook.foundations.predictive_coding import (
     energy,
-    equilibrated_energy,
     errors,
     infer,
+    linear_energy,
     velocities,
     weight_gradients,
 )
 from pcbook.inference.inference_learning import (
-    equilibrium,
     equilibrium_propagation,
     incremental_rule,
+    linear_equilibrium,
+    linear_targets,
     settle,
     target_alignment,
-    targets,
 )
 
 
@@ -135,12 +135,12 @@ def test_a_clamped_input_does_not_move_and_a_free_one_comes_to_rest():
 @pytest.mark.parametrize("sizes", [(3, 2), (3, 4, 2), (2, 5, 4, 3)])
 def test_closed_form_is_where_no_slope_of_the_energy_is_left(sizes, precision):
     example = linear(sizes, precision=precision)
-    xs = equilibrium(example.params, example.x, example.y, precision)
+    xs = linear_equilibrium(example.params, example.x, example.y, precision)
     slopes = jax.grad(lambda xs: energy(example.params, xs, example.y, **example.model).sum())(xs)
     assert_close(slopes[1:], [jnp.zeros_like(s) for s in slopes[1:]])
     F = energy(example.params, xs, example.y, **example.model)
     np.testing.assert_allclose(
-        F, equilibrated_energy(example.params, example.x, example.y, precision), rtol=1e-9
+        F, linear_energy(example.params, example.x, example.y, precision), rtol=1e-9
     )
 
 
@@ -177,7 +177,7 @@ def test_update_of_a_linear_network_is_the_gradient_of_the_closed_form():
     example = linear((3, 4, 4, 2))
     rule = inference_learning.rule(tolerance=1e-11, steps=200_000, rate=0.05, activation="identity")
     ours = rule.gradient(example.params, (), example.x, example.y, random.key(0))[1]
-    closed = jax.grad(lambda p: equilibrated_energy(p, example.x, example.y).mean())(example.params)
+    closed = jax.grad(lambda p: linear_energy(p, example.x, example.y).mean())(example.params)
     assert_close(ours, closed, rtol=1e-7, atol=1e-9)
 
 
@@ -291,7 +291,7 @@ def test_the_bear_goes_on_smelling_salmon():
 def test_targets_are_turned_into_the_output(example):
     params = orthogonal(3, len(example.params))
     y = random.normal(random.key(len(example.x)), (len(example.x), 3))
-    ts = targets(params, y)
+    ts = linear_targets(params, y)
     assert_close(activities(params, ts[0], "identity"), [*ts, y])
 
 
@@ -301,14 +301,14 @@ def test_a_free_input_rests_at_the_targets_of_target_propagation():
     xs = settle(
         params, x, y, clamp_input=False, activation="identity", tolerance=1e-9, steps=20_000
     ).activities
-    assert_close(xs, targets(params, y), 1e-6, 1e-7)
+    assert_close(xs, linear_targets(params, y), 1e-6, 1e-7)
 
 
 def test_a_clamped_input_does_not():
     params = orthogonal(5, 3)
     x, y = random.normal(random.key(0), (2, 4, 5))
     xs = settle(params, x, y, activation="identity", tolerance=1e-9, steps=20_000).activities
-    assert max(jnp.abs(a - b).max() for a, b in zip(xs, targets(params, y))) > 0.1
+    assert max(jnp.abs(a - b).max() for a, b in zip(xs, linear_targets(params, y))) > 0.1
 
 
 def free_output(example, beta, steps=4000, rate=0.1):
@@ -380,7 +380,7 @@ def test_origin_is_a_strict_saddle_at_rest_and_none_of_the_loss(hidden):
         return ((forward(chain(ws), x, "identity") - y) ** 2).mean() / 2
 
     def rested(ws):
-        return equilibrated_energy(chain(ws), x, y).mean()
+        return linear_energy(chain(ws), x, y).mean()
 
     origin = jnp.zeros(hidden + 1)
     np.testing.assert_allclose(

@@ -486,7 +486,7 @@ def test_when_all_move_at_once_it_is_predictive_coding():
     example = case((3, 5, 4, 2))
     settings = {"rate": 0.1, "activation": "tanh"}
     ours = infer_without_clock(
-        example.params, example.x, example.y, ticks=7, chance=1.0, key=KEY, **settings
+        example.params, example.x, example.y, steps=7, chance=1.0, key=KEY, **settings
     ).path
     theirs = predictive_coding.infer(
         example.params, example.x, example.y, steps=7, trajectory=True, **settings
@@ -497,7 +497,7 @@ def test_when_all_move_at_once_it_is_predictive_coding():
 def test_at_a_tick_a_neuron_moves_by_its_whole_slope_or_not_at_all():
     """Of 1,000 neurons, 300 are expected to move; five standard deviations are 73."""
     example = case((3, 20, 2), batch=50)
-    settings = {"ticks": 1, "rate": 0.1, "key": KEY}
+    settings = {"steps": 1, "rate": 0.1, "key": KEY}
     args = (example.params, example.x, example.y)
     some, every = (infer_without_clock(*args, chance=c, **settings).path[1] for c in (0.3, 1.0))
     moved = some[1] != some[0]
@@ -517,7 +517,7 @@ def test_random_order_reaches_the_closed_form_of_a_linear_network(chance):
         example.params,
         example.x,
         example.y,
-        ticks=int(400 / chance),
+        steps=int(400 / chance),
         chance=chance,
         rate=0.2,
         activation="identity",
@@ -540,7 +540,7 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
         v = -(xs[1] - mu) + W2.T @ e2 * slope if l == 1 else -e2 + W3.T @ e3 * slope
         xs[l][i] += 0.3 * v[i]
     path = infer_without_clock(
-        example.params, example.x, example.y, ticks=3000, chance=0.3, rate=0.1, key=KEY
+        example.params, example.x, example.y, steps=3000, chance=0.3, rate=0.1, key=KEY
     ).path
     for ours, theirs in zip(path[1:], xs[1:], strict=True):
         assert_close(ours[-1, 0], jnp.array(theirs), atol=1e-6)
@@ -565,7 +565,7 @@ def test_one_neuron_after_the_other_reaches_the_same_point():
         ),
         (
             lambda e: (
-                infer_without_clock(e.params, e.x, e.y, ticks=3, chance=0.0, rate=0.1, key=KEY).path
+                infer_without_clock(e.params, e.x, e.y, steps=3, chance=0.0, rate=0.1, key=KEY).path
             ),
             r"chance = 0.0: must be above 0, and at most 1",
         ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.special import stdtrit
 from tqdm import tqdm
 
-from pcbook.core.checks import check_count, check_number, is_integer, lookup
+from pcbook.core.arguments import Allowed, Count, Finite, Positive, checked
+from pcbook.core.checks import check_count, is_integer, lookup
 from pcbook.core.cost import products
 from pcbook.core.models import Model
-from pcbook.core.rules.pairs import check_batch_size, check_rule, read_dataset, read_pairs
+from pcbook.core.rules.pairs import check_batch_size, read_dataset, read_pairs
 from pcbook.core.rules.recording import Recording
 from pcbook.core.rules.rule import Rule, begin, default_metric, epoch
 from pcbook.store.data import Dataset
@@ -139,6 +140,9 @@ class Comparison(NamedTuple):
         ax.legend()
 
 
+Level = Annotated[float, Allowed("between 0 and 1", lambda value: 0 < value < 1)]
+
+
 class Interval(NamedTuple):
     """A mean over `n` seeds, with its confidence interval and standard deviation (ddof = 1)."""
 
@@ -149,22 +153,22 @@ class Interval(NamedTuple):
     n: int
 
 
-def interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> Interval:
+@checked
+def interval(values: Float[np.ndarray, " n"], level: Level = 0.95) -> Interval:
     """The mean of `values` with its interval by Student's t at the confidence `level`.
 
     Raises ValueError for fewer than two values or a level outside (0, 1).
     """
-    values = np.asarray(values, float)
     n = len(values)
     if n < 2:
         raise ValueError(f"values has {n} entries: must be at least 2")
-    check_number("between 0 and 1", lambda value: 0 < value < 1, level=level)
     mean, sd = values.mean(), values.std(ddof=1)
     half = stdtrit(n - 1, (1 + level) / 2) * sd / np.sqrt(n)
     return Interval(float(mean), float(mean - half), float(mean + half), float(sd), n)
 
 
-def exceeds(values: Float[np.ndarray, " n"], least: float | int) -> bool:
+@checked
+def exceeds(values: Float[np.ndarray, " n"], least: Finite) -> bool:
     """Whether the mean of `values` is above `least`, and their 95% `interval` above zero."""
     found = interval(values)
     return found.mean > least and found.low > 0
@@ -177,18 +181,19 @@ def _spread(values) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
+@checked
 def compare(
-    rules: Sequence[Rule],
+    rules: Annotated[Sequence[Rule], Allowed("at least one rule", len)],
     model: Model | Callable[..., Any],
     data: Dataset | tuple[Any, Any],
     *,
-    rates: Sequence[float],
+    rates: Annotated[Sequence[Positive], Allowed("one or more positive numbers", len)],
     key: Key[Array, ""],
     seeds: int | Sequence[int] = 5,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
-    epochs: int = 10,
+    epochs: Count = 10,
     batch_size: int = 32,
-    patience: int = 3,
+    patience: Count = 3,
     test: tuple[Any, Any] | None = None,
     metric: Callable[..., Any] | None = None,
     keep_params: bool = False,
@@ -223,13 +228,6 @@ def compare(
     >>> found.test.shape  # rules, rates, seeds, epochs
     (1, 2, 2, 1)
     """
-    if not rules:
-        raise ValueError(f"rules = {rules}: must be at least one rule")
-    for rule in rules:
-        check_rule(rule)
-    if not rates or not all(0 < rate < float("inf") for rate in rates):
-        raise ValueError(f"rates = {rates}: must be one or more positive numbers")
-    check_count(epochs=epochs, patience=patience)
     keys, init = _keys(seeds, key), _init(model)
     train, held = _read(rules[0], jax.eval_shape(init, key), data, test)
     kept = len(train.x) - len(train.x) // 5
@@ -270,10 +268,7 @@ def _keys(seeds, key):
 
 def _init(model):
     """The function that draws the parameters of a model."""
-    init = model.init if isinstance(model, Model) else model
-    if not callable(init):
-        raise ValueError(f"model = {model!r}: must be a Model or a function of a key")
-    return init
+    return model.init if isinstance(model, Model) else model
 
 
 def _read(rule, params, data, test):

@@ -116,13 +116,6 @@ def check_batch_size(batch_size: Any, samples: int) -> None:
     )
 
 
-def check_rule(rule: Any) -> None:
-    """Raise ValueError unless `rule` is a rule, and not the function that makes it."""
-    if not isinstance(rule, Rule):
-        hint = ": call it" if callable(rule) else ""
-        raise ValueError(f"rule = {rule!r}: must be a rules.Rule{hint}")
-
-
 def _array(name, value):
     """`value` as an array of numbers, left where it is if JAX has it."""
     value = value if isinstance(value, jax.Array) else np.asarray(value)

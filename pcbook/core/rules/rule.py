@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import random
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, Num
+
+from pcbook.core.arguments import checked
+from pcbook.core.checks import check_arrays, check_labels
+from pcbook.core.pickling import picklable
 
 
 class Rule(NamedTuple):
@@ -36,28 +39,45 @@ def stateless(key, params) -> tuple:
     return ()
 
 
+@checked
 def accuracy(
     predict: Callable[..., Array],
-    params,
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Int[Array | np.ndarray, "n ..."],
+    params: Any,
+    x: Num[Array, "n ..."],
+    y: Int[Array, "n ..."],
 ) -> Float[Array, ""]:
-    """Share of the samples whose largest output is the label `y`; chance is 1 / classes."""
-    return (predict(params, x).argmax(-1) == y).mean()
+    """Share of the samples whose largest output is the label `y`; chance is 1 / classes.
+
+    NaN if an output is NaN. Raises ValueError for labels that are not those of an output, or
+    of another shape.
+    """
+    output = predict(params, x)
+    _check_shape("y", y, output.shape[:-1])
+    check_labels(output.shape[-1], y=y)
+    share = (output.argmax(-1) == y).mean()
+    return jnp.where(jnp.isnan(output).any(), jnp.nan, share)
 
 
+def _check_shape(name: str, array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}: must be {shape}, as the output has it")
+
+
+@checked
 def r_squared(
     predict: Callable[..., Array],
-    params,
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Float[Array | np.ndarray, "n ..."],
+    params: Any,
+    x: Num[Array, "n ..."],
+    y: Float[Array, "n ..."],
 ) -> Float[Array, ""]:
     """Share of the variance of the targets `y` that is predicted: 1 is all, 0 that of the mean.
 
     1 - sum (y - mu)^2 / sum (y - mean y)^2 over samples and outputs. It is not finite for
-    targets that are all the same.
+    targets that are all the same. Raises ValueError for targets of another shape.
     """
-    left = ((y - predict(params, x)) ** 2).sum()
+    output = predict(params, x)
+    _check_shape("y", y, output.shape)
+    left = ((y - output) ** 2).sum()
     return 1 - left / ((y - y.mean(0)) ** 2).sum()
 
 
@@ -66,6 +86,7 @@ def default_metric(answers) -> Callable[..., Array]:
     return accuracy if jnp.issubdtype(answers.dtype, jnp.integer) else r_squared
 
 
+@checked
 def step(
     gradient: Callable[..., Any],
     optimizer: optax.GradientTransformation,
@@ -96,8 +117,12 @@ def step(
     return learn_from
 
 
-def begin(rule: Rule, optimizer: optax.GradientTransformation, params, key: Key[Array, ""]):
+@checked
+def begin(
+    rule: Rule, optimizer: optax.GradientTransformation, params: Any, key: Key[Array, ""]
+) -> tuple[Any, Any, Any]:
     """What `step` starts from: (params, state of the rule, state of the optimiser)."""
+    check_arrays("params", params)
     return params, rule.init(key, params), optimizer.init(params)
 
 
@@ -116,7 +141,8 @@ def epoch(rule, optimizer, batch_size, carry, x, y, key):
     return jax.lax.scan(batch, carry, each)
 
 
-def verify(rule: Rule, params, x, y, key: Key[Array, ""]) -> Float[Array, ""]:
+@checked
+def verify(rule: Rule, params: Any, x: Any, y: Any, key: Key[Array, ""]) -> Float[Array, ""]:
     """Check what a rule returns on a batch; degrees from its update to the slope of its loss.
 
     At 0 it is backprop, below 90 a small step lowers the loss. Raises ValueError for a loss that
@@ -151,18 +177,25 @@ def verify(rule: Rule, params, x, y, key: Key[Array, ""]) -> Float[Array, ""]:
     return angle(update, slope)
 
 
+@checked
 @cache
+@picklable
 def without_biases(rule: Rule) -> Rule:
-    """The same rule, except that it leaves biases as they are: at zero, in a new network."""
+    """The same rule with an update of zero for biases, so that those of a new network stay zero.
+
+    An optimiser that decays weights decays biases that are not zero.
+    """
 
     def gradient(*arguments):
         loss, update, state = rule.gradient(*arguments)
-        return loss, [layer._replace(b=jnp.zeros_like(layer.b)) for layer in update], state
+        still = jax.tree.map(jnp.zeros_like, [layer.b for layer in update])
+        return loss, [layer._replace(b=b) for layer, b in zip(update, still)], state
 
     return rule._replace(gradient=gradient)
 
 
-def angle(update, other) -> Float[Array, ""]:
+@checked
+def angle(update: Any, other: Any) -> Float[Array, ""]:
     """Degrees between two updates: 0 the same direction, 90 nothing in common, 180 opposite.
 
     NaN if one of them is zero. Raises ValueError for updates that differ in shape.

@@ -1,7 +1,7 @@
 """Train with any rule: `fit` on data in any form, `learn` on batches in a given order."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 from tqdm import tqdm
 
-from pcbook.core.checks import check_count
+from pcbook.core.arguments import Count, checked
+from pcbook.core.checks import check_arrays
 from pcbook.core.rules.pairs import (
     check_batch_size,
-    check_rule,
     is_pair,
     iterators,
     read,
@@ -58,18 +58,19 @@ class Fit(NamedTuple):
     diverged: tuple[int, int] | None = None
 
 
+@checked
 def fit(
     rule: Rule,
     params: Any,
-    data: Dataset | tuple[Any, Any] | Iterable | Callable[[], Iterable],
+    data: Any,
     *,
     optimizer: optax.GradientTransformation,
-    epochs: int,
+    epochs: Count,
     key: Key[Array, ""],
     batch_size: int | None = None,
     validation: tuple[Any, Any] | None = None,
     metric: Callable[..., Any] | None = None,
-    patience: int | None = None,
+    patience: Count | None = None,
     callback: Callable[[Fit], Any] | None = None,
     resume: Fit | None = None,
 ) -> Fit:
@@ -108,14 +109,12 @@ def fit(
     >>> bool(found.history.score[-1] > 0.9)
     True
     """
-    check_rule(rule)
-    check_count(epochs=epochs)
-    _check_optimizer(optimizer)
     init_key, key = random.split(key)
     if resume is None:
         carry, rows, best = begin(rule, optimizer, params, init_key), [], params
     else:
         carry, rows, best = resume[:3], list(zip(*resume.history)), resume.best
+    check_arrays("params", carry[0])
     carry = jax.tree.map(jnp.asarray, carry)
     train, validation = _read(rule, carry[0], data, validation, epochs, batch_size)
     score = _scorer(rule, carry[0], validation, metric, patience)
@@ -142,13 +141,6 @@ def fit(
     return found
 
 
-def _check_optimizer(optimizer):
-    if not (callable(getattr(optimizer, "init", 0)) and callable(getattr(optimizer, "update", 0))):
-        raise ValueError(
-            f"optimizer = {optimizer!r}: must be an optax optimiser, as optax.sgd(0.1)"
-        )
-
-
 def _read(rule, params, data, validation, epochs, batch_size):
     """The training data, as pairs or as a function that begins the batches, and the validation."""
     if validation is not None:
@@ -168,8 +160,6 @@ def _read(rule, params, data, validation, epochs, batch_size):
 
 def _scorer(rule, params, validation, metric, patience):
     """The function of the parameters that is the score on the validation data."""
-    if patience is not None:
-        check_count(patience=patience)
     if validation is None:
         for name, value in (("patience", patience), ("metric", metric)):
             if value is not None:
@@ -224,15 +214,16 @@ def _history(rows) -> History:
     return History(*np.array(rows, float).reshape(-1, 2).T)
 
 
+@checked
 def learn(
     rule: Rule,
-    params,
-    x: Float[Array, "batches batch n_0"],
-    y: Float[Array, "batches batch n_L"],
+    params: Any,
+    x: Num[Array, "batches batch ..."],
+    y: Num[Array, "batches batch ..."],
     *,
     optimizer: optax.GradientTransformation,
     watch: Callable[..., Any],
-    every: int,
+    every: Count,
     key: Key[Array, ""],
 ) -> tuple[Any, Any]:
     """Learn from batches in the order in which they come, and watch.
@@ -241,7 +232,7 @@ def learn(
     each `every` of them, stacked. For worlds that change: `jax.vmap` lives many lives at once.
     Raises ValueError unless `every` divides the number of batches.
     """
-    if every < 1 or len(x) % every:
+    if len(x) % every:
         raise ValueError(f"every = {every}: must divide {len(x)}, the number of batches")
     init_key, key = random.split(key)
     batches = (x, y, random.split(key, len(x)))

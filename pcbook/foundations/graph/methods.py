@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from pcbook.core.checks import check_count, check_number, check_positive, lookup
 from pcbook.core.models import Model
 from pcbook.core.network import LOSSES
+from pcbook.core.pickling import picklable
 from pcbook.core.relaxation import Settled, relax, relax_towards
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations.graph.cut import Graph
@@ -78,6 +79,7 @@ def value_and_grad(
     return value_and_gradient
 
 
+@picklable
 def rule(
     model: Model,
     loss: str | Callable = "squared error",

@@ -21,6 +21,7 @@ from pcbook.core import network
 from pcbook.core.arguments import Count, checked
 from pcbook.core.checks import check_alike, check_number
 from pcbook.core.network import Params
+from pcbook.core.pickling import picklable
 from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, accuracy, learn
 from pcbook.store.data import Dataset
@@ -49,6 +50,7 @@ def apply_gains(chip: Params, params: Params) -> Params:
 
 
 @checked
+@picklable
 def in_the_loop(rule: Rule, chip: Params) -> Rule:
     """The rule that learns from what the chip computes, without knowing its gains.
 
@@ -99,7 +101,6 @@ def generations(
     if count < 2:
         raise ValueError(f"count = {count}: must be at least 2 generations")
     _check_spread(spread)
-    network.check_sizes(sizes)
     return _generations(
         dataset.x_train,
         dataset.y_train,

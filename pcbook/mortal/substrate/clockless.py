@@ -7,31 +7,32 @@ At each tick, every neuron i independently moves down the energy with probabilit
 The equilibrium of the energy does not depend on the order of the updates.
 """
 
+from typing import Annotated
+
 from jax import random
 from jaxtyping import Array, Float, Key
 
 from pcbook.core import network
-from pcbook.core.checks import check_count, check_number, check_positive
-from pcbook.core.energy import Clamps, Inference, report, warn_if_diverged
+from pcbook.core.arguments import Allowed, Count, Positive, Scalar, checked
+from pcbook.core.energy import Clamps, Inference, Precision, report, warn_if_diverged
 from pcbook.core.network import Named, Params
-from pcbook.core.relaxation import Number, relax
-from pcbook.foundations.predictive_coding import (
-    Precision,
-    chain,
-    check_precision,
-    errors,
-    velocities,
-)
+from pcbook.core.relaxation import relax
+from pcbook.foundations.predictive_coding import chain, errors_from_firing, velocities
+
+Chance = Annotated[
+    Scalar, Allowed("above 0, and at most 1", lambda value: (value > 0) & (value <= 1))
+]
 
 
+@checked
 def infer_without_clock(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
     *,
-    ticks: int,
-    chance: Number,
-    rate: Number,
+    steps: Count,
+    rate: Positive,
+    chance: Chance,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -40,25 +41,21 @@ def infer_without_clock(
     """Descend the energy with every neuron moving at a tick with probability `chance`.
 
     At a chance of 1 all neurons move at once, as with a clock; at small chances mostly one
-    after the other, in random order. The `path` holds x_0..x_{L-1} at the ticks + 1 moments.
-    Warns (RuntimeWarning) as `predictive_coding.infer` does. Raises ValueError for ticks < 1,
+    after the other, in random order. The `path` holds x_0..x_{L-1} at the steps + 1 moments.
+    Warns (RuntimeWarning) as `predictive_coding.infer` does. Raises ValueError for steps < 1,
     rate <= 0, a chance outside (0, 1], precision <= 0, an unknown name, or a shape that does
     not fit.
     """
-    check_count(ticks=ticks)
-    check_positive(rate=rate)
-    check_precision(precision)
-    check_number("above 0, and at most 1", lambda value: 0 < value <= 1, chance=chance)
 
     def velocity(xs, key):
-        es = errors(params, xs, y, activation, loss, precision)
+        es = errors_from_firing(params, xs, network.firing(xs, activation), y, loss, precision)
         _, *vs = velocities(params, xs, es, activation)
         key, *keys = random.split(key, len(vs) + 1)
         moves = [random.bernoulli(k, chance, v.shape) * v for k, v in zip(keys, vs)]
         return [None, *moves], key
 
     start = network.activities(params, x, activation)[:-1]
-    settled = relax(velocity, start, steps=ticks, rate=rate, memory=key, trajectory=True)
+    settled = relax(velocity, start, steps=steps, rate=rate, memory=key, trajectory=True)
     energy, clamps = chain(activation, loss), Clamps(x, y, precision)
     found = report(settled, energy, params, clamps, start)
     warn_if_diverged(found, energy, params, clamps, start, rate)

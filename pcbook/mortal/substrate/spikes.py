@@ -17,27 +17,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_number, check_share, check_width
-from pcbook.core.energy import cache_hashable, weigh, weighted
+from pcbook.core.arguments import Count, Positive, Tolerance, checked
+from pcbook.core.checks import check_length, check_width
+from pcbook.core.energy import Precision, cache_hashable, weigh, weighted
 from pcbook.core.network import (
     Activities,
     Named,
     Params,
-    as_float,
     find_loss,
     firing,
     hebbian,
     like_biases,
     predict,
 )
-from pcbook.core.relaxation import Number, relax
+from pcbook.core.pickling import picklable
+from pcbook.core.relaxation import relax
 from pcbook.core.rules import Rule, stateless
-from pcbook.foundations.predictive_coding import (
-    Precision,
-    check_inference,
-    errors_from_firing,
-    velocities,
-)
+from pcbook.foundations.predictive_coding import errors_from_firing, velocities
 
 
 class Spiking(NamedTuple):
@@ -55,29 +51,41 @@ class Spiking(NamedTuple):
     error_spikes: list[Float[Array, " batch"]]
 
 
+@checked
 def send_spikes(
-    value: Float[Array, "..."], told: Float[Array, "..."], threshold: Number, leak: Number = 0.0
+    value: Float[Array, "*shape"],
+    told: Float[Array, "*shape"],
+    threshold: Positive,
+    leak: Tolerance = 0.0,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Send a value by a spike: the listeners' estimate `told` after this step, and -1, 0 or 1.
 
     The voltage is value - told. Beyond half the threshold the neuron fires, which changes the
     estimate by the threshold. The estimate decays by a share `leak` in each step
-    (Boerlin et al. 2013).
+    (Boerlin et al. 2013). Raises ValueError for arrays of two shapes, a threshold <= 0 or a
+    leak outside [0, 1).
     """
+    if value.shape != told.shape:
+        raise ValueError(f"told has shape {told.shape}: must be {value.shape}, that of value")
+    return _send(value, told, threshold, leak)
+
+
+def _send(value, told, threshold, leak):
     told = (1 - leak) * told
     spike = jnp.clip(jnp.round((value - told) / threshold), -1, 1)
     return told + threshold * spike, spike
 
 
+@checked
 def settle_by_spikes(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"] | None,
     *,
-    steps: int = 60,
-    rate: Number = 0.2,
-    threshold: Number = 0.1,
-    leak: Number = 0.0,
+    steps: Count = 60,
+    rate: Positive = 0.2,
+    threshold: Positive = 0.1,
+    leak: Tolerance = 0.0,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -89,11 +97,7 @@ def settle_by_spikes(
     steps grows, this is predictive coding. Raises ValueError for steps < 1, rate <= 0,
     threshold <= 0, a leak outside [0, 1), precision <= 0, or a shape that does not fit.
     """
-    check_inference(steps, rate, precision)
-    check_number("a positive number", lambda value: value > 0, threshold=threshold)
-    check_share(leak=leak)
     check_width("x", x, params[0].W.shape[1], "input")
-    x = as_float(x, params)
     sizes = {"rate": rate, "threshold": threshold, "leak": leak, "precision": precision}
     return _settle_by_spikes(params, x, y, **sizes, steps=steps, activation=activation, loss=loss)
 
@@ -101,7 +105,7 @@ def settle_by_spikes(
 @partial(jax.jit, static_argnames=("steps", "activation", "loss"))
 def _settle_by_spikes(params, x, y, *, rate, threshold, leak, precision, steps, activation, loss):
     def tell(values, told):
-        pairs = [send_spikes(v, t, threshold, leak) for v, t in zip(values, told)]
+        pairs = [_send(v, t, threshold, leak) for v, t in zip(values, told)]
         return [t for t, _ in pairs], [jnp.abs(s).sum(-1) for _, s in pairs]
 
     def velocity(xs, messages):
@@ -121,16 +125,18 @@ def _settle_by_spikes(params, x, y, *, rate, threshold, leak, precision, steps, 
     return Spiking(xs, sent, errors_from_firing(params, xs, sent, y, loss, precision), *counts)
 
 
+@checked
 @cache_hashable
+@picklable
 def spiking(
-    steps: int = 60,
-    rate: Number = 0.2,
-    threshold: Number = 0.1,
-    leak: Number = 0.0,
+    *,
+    steps: Count = 60,
+    rate: Positive = 0.2,
+    threshold: Positive = 0.1,
+    leak: Tolerance = 0.0,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
-    *,
     sample_weight: Callable[..., Array] | None = None,
 ) -> Rule:
     """Learn by predictive coding in spikes, dW = e_post told_pre^T.
@@ -164,12 +170,14 @@ def spiking(
     return Rule("spiking predictive coding", stateless, gradient, output)
 
 
+@checked
 def additions(params: Params, settled: Spiking) -> Float[Array, " batch"]:
     """Number of additions for each sample: every synapse that a spike reaches adds its weight.
 
     A spike of x_l reaches all of layer l + 1, and one of e_l all of layer l - 1, except for the
-    input, which is clamped.
+    input, which is clamped. Raises ValueError for another number of layers than settled.
     """
+    check_length(len(settled.spikes), "one for each layer that settled", params=params)
     up = sum(len(layer.W) * count for layer, count in zip(params, settled.spikes))
     down = sum(
         layer.W.shape[1] * count for layer, count in zip(params[1:], settled.error_spikes[1:])

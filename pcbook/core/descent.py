@@ -119,7 +119,7 @@ def descend(
     samples: Samples,
     *,
     first: Number = 0.1,
-    tolerance: float | None = None,
+    tolerance: Number | None = None,
     **options,
 ) -> Followed:
     """Descend the energy whose values and gradients `slope(state)` returns.
@@ -127,7 +127,7 @@ def descend(
     The first step is `first` long. The other arguments are those of `follow`. A step computes one
     gradient, and so does the start.
     """
-    velocity = barzilai_borwein(slope, samples, tolerance or 0.0)
+    velocity = barzilai_borwein(slope, samples, 0.0 if tolerance is None else tolerance)
     found = follow(velocity, start, begin(start, samples, first), tolerance=tolerance, **options)
     last = found.memory
     back = samples.times(last.back, last.slope)
@@ -141,7 +141,7 @@ def follow(
     *,
     steps: int,
     rate: Number = 1.0,
-    tolerance: float | None = None,
+    tolerance: Number | None = None,
     record: bool = False,
 ) -> Followed:
     """Follow a velocity that remembers the `energy` and the squared slope, `square`, it has seen.

@@ -45,7 +45,7 @@ def relax(
     *,
     steps: int,
     rate: Number,
-    tolerance: float | None = None,
+    tolerance: Number | None = None,
     memory: Any = None,
     trajectory: bool = False,
     measure: Callable[..., Array] | None = None,

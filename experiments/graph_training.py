@@ -81,7 +81,10 @@ def trained(init, scores, options, steps, parts, batch=32, checks=5):
     def loss(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(scores(params, x), y).sum()
 
-    learn = jax.value_and_grad(loss) if options is None else graph.value_and_grad(loss, **options)
+    if options is None:
+        learn = jax.value_and_grad(loss)
+    else:
+        learn = graph.value_and_grad(loss, inference="activities", **options)
 
     def gradient(params, state, x, y, key):
         return *learn(params, x, y), state

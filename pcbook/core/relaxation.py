@@ -55,6 +55,7 @@ def relax(
     tolerance: Tolerance | None = None,
     memory: Any = None,
     trajectory: bool = False,
+    measure: Callable[..., Array] | None = None,
 ) -> Settled:
     """Take Euler steps of size `rate` along `velocity` from the state `start`.
 
@@ -64,7 +65,8 @@ def relax(
 
     Takes `steps` of them, or with a `tolerance` at most so many: it ends when the speed
     |velocity| of each sample, a row of the state, is at most that share of what it was at the
-    start, and when a speed is not finite. Raises ValueError for steps < 0, rate <= 0, a
+    start, and when a speed is not finite. `measure(velocity, memory)`, (batch,), takes the
+    place of the speed. Raises ValueError for steps < 0, rate <= 0, a
     tolerance outside [0, 1), or a trajectory with a tolerance.
     """
     if trajectory and tolerance is not None:
@@ -79,7 +81,8 @@ def relax(
         return jax.tree.map(lambda x, v: x if v is None else x + rate * v, state, vs)
 
     if tolerance is not None:
-        return _until_rest(flow, move, start, memory, steps, tolerance)
+        measure = measure or (lambda vs, _: speed(vs))
+        return _until_rest(flow, move, measure, start, memory, steps, tolerance)
 
     def step(state, memory):
         vs, memory = flow(state, memory)
@@ -135,13 +138,13 @@ def _repeat(step, start, memory, steps, trajectory) -> Settled:
     return Settled(state, memory, steps, False, path)
 
 
-def _until_rest(flow, move, start, memory, steps, tolerance) -> Settled:
+def _until_rest(flow, move, measure, start, memory, steps, tolerance) -> Settled:
     vs, memory = flow(start, memory)
-    rest = tolerance * speed(vs)
+    rest = tolerance * measure(vs, memory)
 
     def moving(carry):
-        _, vs, _, taken = carry
-        now = speed(vs)
+        _, vs, memory, taken = carry
+        now = measure(vs, memory)
         return (taken < steps) & jnp.isfinite(now).all() & (now > rest).any()
 
     def step(carry):
@@ -150,7 +153,7 @@ def _until_rest(flow, move, start, memory, steps, tolerance) -> Settled:
         return state, *flow(state, memory), taken + 1
 
     state, vs, memory, taken = lax.while_loop(moving, step, (start, vs, memory, 0))
-    return Settled(state, memory, taken, (speed(vs) <= rest).all(), None)
+    return Settled(state, memory, taken, (measure(vs, memory) <= rest).all(), None)
 
 
 def speed(velocities: Any) -> Float[Array, " batch"]:

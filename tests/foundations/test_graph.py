@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import equinox as eqx
 import flax.linen as nn
@@ -14,10 +15,11 @@ import optax
 import pytest
 from cases import use_float64
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax, random
 from jax.ad_checkpoint import checkpoint_name
+from jax.flatten_util import ravel_pytree
 
 from pcbook import data, fast_inference, graph, models, network, predictive_coding, rules
 from pcbook.store import claims
@@ -418,9 +420,8 @@ def test_inference_learning_on_a_chain_is_the_predictive_coding_chapter(steps, r
     def loss(params, x, y):
         return ((network.forward(params, x) - y) ** 2).sum() / 2
 
-    _, found = graph.value_and_grad(loss, method="inference-learning", steps=steps, rate=rate)(
-        params, x, y
-    )
+    euler = {"method": "inference-learning", "inference": "activities"}
+    _, found = graph.value_and_grad(loss, **euler, steps=steps, rate=rate)(params, x, y)
     xs = predictive_coding.infer(params, x, y, steps=steps, rate=rate).activities
     expected = predictive_coding.weight_gradients(xs, predictive_coding.errors(params, xs, y))
     assert distance(found, jax.tree.map(lambda g: 4 * g, expected)) < 1e-10
@@ -475,6 +476,249 @@ def test_inference_learning_descends_the_energy_on_any_graph(name):
     assert all(jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(update))
 
 
+# ------------------------------------------------------------------- to the equilibrium
+
+
+def per_sample(model):
+    """The squared error of each sample, summed over all else."""
+
+    def loss(params, x, y):
+        return ((model.apply(params, x) - y) ** 2).reshape(len(x), -1).sum(1) / 2
+
+    return loss
+
+
+def small_text():
+    x = random.randint(KEY, (3, 6), 0, 5)
+    return x, jax.nn.one_hot(jnp.roll(x, -1, 1), 5)
+
+
+DEEP = {
+    "multilayer": lambda: (models.mlp((6, 9, 7, 5, 3)), draw((4, 6)), draw((4, 3))),
+    "residual": lambda: (models.residual(6, 8, 4, 3), draw((4, 6)), draw((4, 3))),
+    "LSTM": lambda: (models.lstm(3, 5, 2), draw((4, 8, 3)), draw((4, 8, 2))),
+    "transformer": lambda: (models.transformer(5, 6, 8, layers=1), *small_text()),
+    "20 layers": lambda: (models.mlp((8,) * 20 + (3,)), draw((4, 8)), draw((4, 3))),
+}
+
+
+def deep(name):
+    model, *data = DEEP[name]()
+    return per_sample(model), model.init(KEY), *data
+
+
+def energy_by_predictions(loss, args):
+    """The energy, from `graph.predictions`, over the activities that the loss does not read alone.
+
+    Those that it does are at their predictions.
+    """
+    free = [vertex.depth > 0 for vertex in graph.trace(loss)(*args)]
+    predict = graph.predictions(lambda *args: loss(*args).sum())
+
+    def energy(held, all_vs):
+        held = iter(held)
+        vs = [next(held) if f else v for f, v in zip(free, all_vs)]
+        _, mus = predict(vs, *args)
+        vs = [v if f else mu for f, v, mu in zip(free, vs, mus)]
+        value, mus = predict(vs, *args)
+        return value + sum(((v - mu) ** 2).sum() for v, mu in zip(vs, mus)) / 2
+
+    return energy, lambda vs: [v for f, v in zip(free, vs) if f]
+
+
+def size(tree):
+    return float(jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(tree))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEEP)
+def test_the_slope_of_the_energy_is_zero_where_inference_in_errors_ends(name):
+    loss, *args = deep(name)
+    start = graph.activities(loss)(*args)
+    found = jax.jit(graph.settle(loss, tolerance=1e-7, steps=400))(*args)
+    assert found.converged and not found.diverged
+    energy, held = energy_by_predictions(loss, args)
+    slope = jax.jit(jax.grad(energy))
+    assert size(slope(held(found.activities), found.activities)) < 1e-5 * size(
+        slope(held(start), start)
+    )
+    assert energy(held(found.activities), found.activities) == pytest.approx(
+        len(args[1]) * found.energy[int(found.steps)]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multilayer", "residual", "LSTM"])
+def test_errors_and_gauss_newton_and_small_steps_of_activities_end_at_one_equilibrium(name):
+    loss, *args = deep(name)
+    options = {"tolerance": 1e-8, "steps": 20_000}
+    ways = {"errors": {}, "gauss-newton": {}, "activities": {"rate": 0.02}}
+    found = [graph.settle(loss, inference=i, **options, **o)(*args) for i, o in ways.items()]
+    assert all(f.converged for f in found)
+    for other in found[1:]:
+        assert distance(other.activities, found[0].activities) < 1e-6
+    updates = [
+        graph.value_and_grad(loss, method="inference-learning", inference=i, **options, **o)(*args)
+        for i, o in ways.items()
+    ]
+    assert distance(updates[1], updates[0]) < 1e-5 > distance(updates[2], updates[0])
+
+
+def test_a_linear_program_settles_where_linear_equations_say():
+    """Three products with a skip; the energy is quadratic, so its Hessian is exact."""
+    Ws, x, y = draw((3, 4, 4)), draw((2, 4), 1), draw((2, 4), 2)
+
+    def loss(Ws, x, y):
+        h = x @ Ws[0]
+        return ((h @ Ws[1] @ Ws[2] + h - y) ** 2).sum(1) / 2
+
+    found = graph.settle(loss, tolerance=1e-10)(Ws, x, y)
+    start = graph.activities(loss)(Ws, x, y)
+    energy, held = energy_by_predictions(loss, (Ws, x, y))
+    flat, restore = ravel_pytree(held(start))
+    of_flat = lambda flat: energy(restore(flat), start)  # noqa: E731
+    exact = flat - jnp.linalg.solve(jax.hessian(of_flat)(flat), jax.grad(of_flat)(flat))
+    assert distance(held(found.activities), restore(exact)) < 1e-8
+
+
+def test_a_sample_settles_as_it_does_alone():
+    loss, params, x, y = deep("multilayer")
+    _, together = graph.value_and_grad(loss, method="inference-learning")(params, x, y)
+    alone = [
+        graph.value_and_grad(loss, method="inference-learning")(params, x[i : i + 1], y[i : i + 1])
+        for i in range(len(x))
+    ]
+    mean = jax.tree.map(lambda *updates: sum(updates) / len(x), *(u for _, u in alone))
+    assert distance(together, mean) < 1e-10
+
+
+@pytest.mark.parametrize("size", [1.0, 4.0])
+@pytest.mark.parametrize("first", [0.1, 5.0])
+def test_in_errors_the_energy_never_ends_above_its_beginning(size, first):
+    model = models.mlp((8,) * 12 + (3,))
+    loss, x, y = per_sample(model), draw((4, 8)), draw((4, 3))
+    params = jax.tree.map(lambda w: size * w, model.init(KEY))
+    for steps in (1, 2, 5, 20):
+        found = jax.jit(graph.settle(loss, steps=steps, rate=first))(params, x, y)
+        assert found.energy[-1] <= found.energy[0] and not found.diverged
+
+
+def test_activities_at_a_large_rate_diverge_with_a_warning_that_names_the_largest_stable_rate():
+    loss, *args = deep("multilayer")
+    stable = float(graph.largest_stable_rate(loss)(*args))
+    start = graph.activities(loss)(*args)
+    energy, held = energy_by_predictions(loss, args)
+    flat, restore = ravel_pytree(held(start))
+    hessian = jax.hessian(lambda flat: energy(restore(flat), start))(flat)
+    assert stable == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1], rel=0.02)
+    options = {"inference": "activities", "steps": 60}
+    with pytest.warns(RuntimeWarning, match=f"largest stable rate .* is {stable:.3g}"):
+        assert graph.settle(loss, rate=2 * stable, **options)(*args).diverged
+    with pytest.warns(RuntimeWarning, match="inference = 'activities' at rate"):
+        learn = graph.value_and_grad(loss, method="inference-learning", rate=2 * stable, **options)
+        learn(*args)
+    assert not graph.settle(loss, rate=0.8 * stable, **options)(*args).diverged
+
+
+def test_of_a_loss_of_each_sample_all_methods_take_the_mean():
+    loss, *args = deep("multilayer")
+    mean = jax.value_and_grad(lambda *args: loss(*args).mean())(*args)
+    for method in EXACT:
+        found = graph.value_and_grad(loss, method=method)(*args)
+        assert distance(found, mean) < 1e-12
+    small = graph.value_and_grad(loss, method="inference-learning", precision=1e-6)(*args)
+    assert distance(jax.tree.map(lambda u: 1e6 * u, small[1]), mean[1]) < 1e-4
+    assert small[0] == pytest.approx(mean[0])
+
+
+def test_a_loss_that_mixes_its_samples_takes_one_step_for_all():
+    """Less the mean over the batch, an output depends on all samples."""
+    W, x = draw((2, 3, 3)), draw((5, 3), 1)
+
+    def loss(W, x):
+        h = jnp.tanh(x @ W[0])
+        return (jnp.tanh((h - h.mean(0)) @ W[1]) ** 2).sum()
+
+    found = graph.settle(loss, tolerance=1e-8)(W, x)
+    energy, held = energy_by_predictions(lambda *args: loss(*args)[None], (W, x))
+    start = graph.activities(loss)(W, x)
+    slope = jax.grad(energy)
+    assert found.converged
+    assert size(slope(held(found.activities), start)) < 1e-6 * size(slope(held(start), start))
+
+
+# ------------------------------------------------------------------- composition
+
+
+@st.composite
+def stages(draw):
+    """A program from (batch, 3) to (batch, 3): products and what is done between them."""
+    kinds = st.sampled_from(["product", "tanh", "skip", "scan", "sin"])
+    return draw(st.lists(kinds, min_size=0, max_size=4)), draw(st.integers(0, 9))
+
+
+def stage(kinds, seed):
+    """The function of a list of weights and an input, and the weights; it begins with a product."""
+    Ws = list(random.normal(random.key(seed), (len(kinds) + 1, 3, 3)) / 2)
+
+    def run(Ws, x):
+        h = x @ Ws[0]
+        for kind, W in zip(kinds, Ws[1:]):
+            match kind:
+                case "product":
+                    h = h @ W
+                case "tanh":
+                    h = jnp.tanh(h) @ W
+                case "skip":
+                    h = h + jnp.tanh(h @ W)
+                case "scan":
+                    h = lax.scan(lambda h, _, W=W: (jnp.tanh(h @ W), None), h, None, 2)[0]
+                case "sin":
+                    h = jnp.sin(h)
+        return h
+
+    return run, Ws
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@given(stages(), stages(), st.integers(0, 9))
+def test_predictive_coding_of_a_composition_is_the_composition_of_predictive_codings(a, b, seed):
+    """The second program sees the first through the value between them, and the first sees the
+    second through what it sends back there, -dF/dx: the velocities and the updates of the two,
+    joined so, are those of the whole. As in reverse mode, nothing else passes.
+    """
+    (f, W), (g, V) = stage(*a), stage(*b)
+    x = draw((2, 3), seed)
+    whole = lambda both, x: (g(both[1], f(both[0], x)) ** 2).sum() / 2  # noqa: E731
+    last = lambda V, h: (g(V, h) ** 2).sum() / 2  # noqa: E731
+    vs = graph.activities(whole)((W, V), x)
+    vs = [v + draw(v.shape, i) / 3 for i, v in enumerate(vs)]
+    count = len(graph.activities(lambda W: f(W, x).sum())(W))
+    first, second = vs[:count], vs[count:]
+
+    def energy(predict, vs, *args):
+        value, mus = predict(vs, *args)
+        return value + sum(((v - mu) ** 2).sum() for v, mu in zip(vs, mus)) / 2
+
+    one = jax.grad(partial(energy, graph.predictions(whole)), (0, 1))(vs, (W, V), x)
+
+    def below(vs, W, sent):
+        """The energy of the first program, whose loss is linear: what comes back from above."""
+        return energy(graph.predictions(lambda W: (f(W, x) * sent).sum()), vs, W)
+
+    def between(vs, W):
+        """The value that the first program hands up."""
+        at = jax.grad(lambda sent: below(vs, W, sent))(jnp.zeros_like(x))
+        return at
+
+    above = graph.predictions(last, argnums=(0, 1))
+    h = between(first, W)
+    dsecond, dV, sent = jax.grad(partial(energy, above), (0, 1, 2))(second, V, h)
+    dfirst, dW = jax.grad(below, (0, 1))(first, W, sent)
+    assert distance(([*dfirst, *dsecond], (dW, dV)), one) < 1e-10
+
+
 # ------------------------------------------------------------------- as a rule
 
 LEARNERS = {
@@ -502,6 +746,7 @@ def taken(rule, params, x, y):
 def test_a_step_of_the_rule_descends_what_value_and_grad_returns(name):
     model, x, y = LEARNERS[name]()
     inference = {"method": "inference-learning", "steps": 4, "rate": 0.05}
+    inference["inference"] = "activities"
 
     def total(params):
         return ((model.apply(params, x) - y) ** 2).sum() / 2
@@ -918,18 +1163,22 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from pcbook import graph, models
 model = models.lstm(3, 4, 2)
-params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 6, 3))
+params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (8, 6, 3))
 loss = lambda params, x: (model.apply(params, x) ** 2).mean()
 expected = jax.grad(loss)(params, x)
 mesh = Mesh(np.array(jax.devices()), ("batch",))
 spread = jax.device_put(x, NamedSharding(mesh, P("batch")))
 def off(a):
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), a, expected)))
-for method in ("z-il", "fixed-prediction"):
+for method in ("z-il", "fixed-prediction", "inference-learning"):
+    if method == "inference-learning":
+        loss = lambda params, x: (model.apply(params, x) ** 2).sum((1, 2))
     learn = graph.value_and_grad(loss, method=method)
+    if method == "inference-learning":
+        expected = learn(params, x)[1]
     print(off(jax.jit(learn)(params, spread)[1]) < 1e-6)
     part = jax.pmap(lambda p, x: jax.lax.pmean(learn(p, x)[1], "d"), "d", in_axes=(None, 0))
-    print(off(jax.tree.map(lambda a: a[0], part(params, x.reshape(2, 2, 6, 3)))) < 1e-6)
+    print(off(jax.tree.map(lambda a: a[0], part(params, x.reshape(4, 2, 6, 3)))) < 1e-6)
     def each(p, x):
         return jax.lax.pmean(learn(p, x)[1], "batch")
     specs = {"in_specs": (P(), P("batch")), "out_specs": P(), "check_vma": False}
@@ -939,15 +1188,15 @@ for method in ("z-il", "fixed-prediction"):
 
 
 @pytest.mark.slow
-def test_sharded_over_two_devices_it_is_the_same():
+def test_sharded_over_four_devices_it_is_the_same():
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(
         [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["True"] * 6, done.stderr
+    assert done.stdout.split() == ["True"] * 9, done.stderr
 
 
 # ------------------------------------------------------------------- vertices
@@ -1037,7 +1286,14 @@ def fine(W, x):
     [
         ({"method": "backprop"}, "method = 'backprop': must be one of"),
         ({"method": "fixed-prediction", "steps": 0}, "steps = 0: must be an integer of at least 1"),
-        ({"method": "inference-learning"}, "steps = None: must be an integer of at least 1"),
+        ({"method": "inference-learning", "steps": 0}, "steps = 0: must be an integer of at least"),
+        (
+            {"method": "inference-learning", "inference": "euler"},
+            "inference = 'euler': must be one",
+        ),
+        ({"method": "inference-learning", "tolerance": 1.5}, "tolerance = 1.5: must be at least 0"),
+        ({"tolerance": 0.1}, "tolerance = 0.1: must be left out for z-il"),
+        ({"precision": -1.0}, "precision = -1.0: must be a positive number"),
         ({"steps": 3}, "steps = 3: must be left out for z-il"),
         ({"rate": 0.0}, "rate = 0.0: must be a positive number"),
         ({"rate": float("nan")}, "rate = nan: must be a positive number"),

@@ -215,6 +215,22 @@ def test_gauss_newton_solves_a_linear_network_in_as_many_products_as_outputs():
     assert_close(d, here.errors(closed.activities)[:-1], rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("loss", ["squared error", "cross entropy"])
+def test_barzilai_borwein_ends_where_gauss_newton_does_at_a_sweep_a_step(loss):
+    net = case((6, 8, 8, 8, 4), seed=3, scale=0.7)
+    y = jnp.abs(net.y) / jnp.abs(net.y).sum(1, keepdims=True)
+    options = {"loss": loss, "tolerance": 1e-9, "steps": 300, "precision": 0.5}
+    exact = infer(net.params, net.x, y, **options)
+    found = infer(net.params, net.x, y, method="barzilai-borwein", **options)
+    assert found.converged and exact.converged and not found.diverged
+    assert_close(found.activities, exact.activities, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.sweeps, 1 + np.arange(len(found.sweeps)))
+    assert found.energy[-1] == pytest.approx(exact.energy[-1])
+    rules = [fast_inference.rule(m, **options) for m in ("barzilai-borwein", "gauss-newton")]
+    ours, theirs = (rule.gradient(net.params, (), net.x, y, None) for rule in rules)
+    assert_close(ours[:2], theirs[:2], rtol=1e-4, atol=1e-6)
+
+
 # --- Kinks
 
 
@@ -352,6 +368,8 @@ def test_an_energy_that_rises_is_warned_of():
         ({"steps": 0}, "steps = 0: must be an integer of at least 1"),
         ({"tolerance": 1.5}, "tolerance = 1.5: must be at least 0 and less than 1"),
         ({"method": "closed form"}, "activation = 'tanh': must be 'identity'"),
+        ({"method": "barzilai-borwein", "activation": "relu"}, "must have no kink"),
+        ({"method": "barzilai-borwein", "start": [1]}, "start = [1]: must be left out"),
         ({"y": jnp.ones((3, 7))}, "y has shape"),
         ({"x": jnp.ones((3, 5))}, "x has shape"),
     ],

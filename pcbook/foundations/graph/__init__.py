@@ -17,7 +17,8 @@ waits for a signal from the far end of the graph, and none knows that there is o
     loss, gradient = graph.value_and_grad(loss)(params, x, y)        after
 
 `program` reads and runs a computation, `dependencies` follows what depends on what, `choose` and
-`cut` make a graph of a loss, `methods` learn along it, `describe` and `drawing` show it, `claims`
+`cut` make a graph of a loss, `inference` finds the equilibrium of its energy, `methods` learn
+along it, `describe` and `drawing` show it, `claims`
 are judged in the chapter.
 
 Chapter: book/foundations/graph.ipynb
@@ -30,8 +31,10 @@ from pcbook.foundations.graph.methods import (
     METHODS,
     activities,
     errors,
+    largest_stable_rate,
     predictions,
     rule,
+    settle,
     value_and_grad,
 )
 
@@ -43,8 +46,10 @@ __all__ = [
     "claims",
     "draw",
     "errors",
+    "largest_stable_rate",
     "predictions",
     "rule",
+    "settle",
     "trace",
     "value_and_grad",
 ]

@@ -15,8 +15,9 @@ from pcbook.foundations.graph.choose import choose
 class Graph:
     """A loss at its arguments, as a program, with its vertices.
 
-    `values` are the arrays that are learned, `shapes` those of the vertices. A function among
-    what is learned, such as the activation of an equinox module, stays as it is.
+    `values` are the arrays that are learned, `shapes` those of the vertices. `samples` is the
+    length of a loss that returns a number for each sample, (samples,), or None. A function
+    among what is learned, such as the activation of an equinox module, stays as it is.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Graph:
             out = loss(*(learned.get(n, arg) for n, arg in enumerate(args)), **kwargs)
             return _value_and_aux(out, has_aux)
 
-        closed, (_, aux) = jax.make_jaxpr(flat, return_shape=True)(*self.values)
+        closed, (value, aux) = jax.make_jaxpr(flat, return_shape=True)(*self.values)
+        self.samples = value.shape[0] if value.shape else None
         self._aux = jax.tree.structure(aux)
         self.program = program.read(closed)
         self.vertices = choose(self.program, vertices)
@@ -115,13 +117,16 @@ def _check_learned(values: list, argnums) -> None:
 
 
 def _value_and_aux(out, has_aux: bool) -> tuple:
-    """What the loss returned, with None for the auxiliary outputs that it does not have."""
+    """What the loss returned, with None for the auxiliary outputs that it does not have.
+
+    The value is one number, (), or one for each sample, (samples,).
+    """
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
         raise ValueError(f"has_aux = True: loss must return a pair (value, aux), not {out!r}")
     value, aux = out if has_aux else (out, None)
     known = isinstance(value, (jax.Array, np.ndarray, np.generic, float))
-    if not (
-        known and np.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
-    ):
-        raise ValueError(f"loss: must return one real number, not {value!r}")
+    if not (known and np.ndim(value) <= 1 and jnp.issubdtype(jnp.result_type(value), jnp.floating)):
+        raise ValueError(
+            f"loss: must return one real number, or one for each sample, (batch,), not {value!r}"
+        )
     return value, aux

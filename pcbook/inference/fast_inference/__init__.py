@@ -12,8 +12,9 @@ coordinates the curvature is close to the identity, and Gauss-Newton solves
 
     (I + pi J^T J) de = -dF/de,        J = dmu_L/de,
 
-by a few conjugate gradients, each about the cost of an Euler step. The unit of work is the
-*sweep*: one pass up and one pass down through the layers 2..L.
+by a few conjugate gradients, each about the cost of an Euler step. Barzilai-Borwein descent
+(`core.descent`) reads the curvature along its way off its last step, at one sweep a step. The
+unit of work is the *sweep*: one pass up and one pass down through the layers 2..L.
 
 `problem` holds the energy and its derivatives, `solver` conjugate gradients, `methods` the
 methods, `inference` runs them and makes a learning rule of them, `mupc` holds a residual network

@@ -13,7 +13,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from pcbook.core import network
-from pcbook.core.checks import check_count, check_positive, check_share, check_width, lookup
+from pcbook.core.checks import (
+    check_count,
+    check_number,
+    check_positive,
+    check_share,
+    check_width,
+    lookup,
+)
+from pcbook.core.descent import Followed, Samples, descend
 from pcbook.core.energy import Clamps, Inference, cache_hashable, rose, weigh, weighted
 from pcbook.core.network import (
     ACTIVATIONS,
@@ -32,9 +40,11 @@ from pcbook.core.rules import Rule, stateless
 from pcbook.foundations import predictive_coding as pc
 from pcbook.foundations.predictive_coding import Precision
 from pcbook.inference.fast_inference.methods import METHODS, State
-from pcbook.inference.fast_inference.problem import Problem
+from pcbook.inference.fast_inference.problem import KINKED, Branch, Problem
 from pcbook.inference.fast_inference.solver import dot
 
+DESCENT = "barzilai-borwein"
+RATES = {name: method.rate for name, method in METHODS.items()} | {DESCENT: 0.1}
 EXPLODED = 100.0  # times the energy at the start: inference stops
 
 
@@ -61,16 +71,24 @@ def infer(
     above its first value. Under `jax.jit` and `jax.vmap` nobody is warned, and what is recorded
     of the moments is padded with NaN.
 
-    The method, one of `METHODS`, has a default step size that `rate` replaces. `start` =
+    The method, one of `METHODS` or `"barzilai-borwein"`, has a default step size that `rate`
+    replaces. `"barzilai-borwein"` descends in the errors by steps as long as the curvature allows
+    (`core.descent`; `rate` is the first), each sample apart, and costs a sweep a step: what moves
+    are the errors, so it is their slope that is measured and has to fall. It takes neither a
+    `start` nor a `reference`, and no activation with a kink. `start` =
     x_0..x_{L-1} are activities to start from, such as those of the last visit, in place of the
     forward pass; that costs one sweep more, since the velocity of the forward pass is needed
     too. A weight update `reference` is what `distance` is measured from.
 
     Raises ValueError for an unknown name, a shape that does not fit, rate <= 0,
     tolerance outside [0, 1), steps < 1, precision <= 0, or the closed form of a network that is
-    not linear.
+    not linear; a start, a reference or a kink for barzilai-borwein.
     """
     settings = _settings(method, rate, tolerance, steps, activation, loss, precision)
+    if method == DESCENT:
+        allowed = f"left out for {DESCENT}"
+        check_number(allowed, lambda given: given is None, start=start, reference=reference)
+        return _report(_descend(params, x, y, **settings, record=True))
     search, yardstick = _settle(params, x, y, start, reference, **settings)
     traced = isinstance(search.count, jax.core.Tracer)
     record = search.record
@@ -88,6 +106,25 @@ def infer(
         last.velocity / jnp.where(yardstick > 0, yardstick, 1),
         sweeps=record.sweeps,
         distance=record.distance,
+    )
+
+
+def _report(descended) -> Inference:
+    """How a descent in the errors went."""
+    xs, found = descended
+    energy, slope, sweeps, count = found.record
+    if not isinstance(count, jax.core.Tracer):
+        energy, slope, sweeps = (np.asarray(m)[: int(count)] for m in (energy, slope, sweeps))
+    last = jnp.sqrt(found.memory.square.sum())
+    return Inference(
+        xs,
+        found.steps,
+        found.converged,
+        rose(energy[0], found.memory.energy.mean()),
+        energy,
+        slope,
+        last / jnp.where(slope[0] > 0, slope[0], 1),
+        sweeps=sweeps,
     )
 
 
@@ -127,10 +164,13 @@ def rule(
     energy = pc.chain(activation, loss)
 
     def gradient(params, state, x, y, key):
-        search, _ = _settle(params, x, y, None, None, **settings)
+        if method == DESCENT:
+            xs, _ = _descend(params, x, y, **settings)
+        else:
+            xs = _settle(params, x, y, None, None, **settings)[0].state.xs
         clamps = Clamps(x, y, precision, weigh(sample_weight, x, y))
         value = find_loss(loss)(network.forward(params, x, activation), y)
-        update = energy.update(params, search.state.xs, clamps)
+        update = energy.update(params, xs, clamps)
         return weighted(value, clamps.weight).mean(), update, state
 
     return Rule(f"predictive coding, {method}", stateless, gradient, network.predictor(activation))
@@ -151,7 +191,8 @@ def _settings(method, rate, tolerance, steps, activation, loss, precision) -> di
 
     Raises ValueError for what `infer` says.
     """
-    rate = lookup(METHODS, method=method).rate if rate is None else rate
+    default = lookup(RATES, method=method)
+    rate = default if rate is None else rate
     check_positive(rate=rate)
     pc.check_precision(precision)
     check_count(steps=steps)
@@ -161,6 +202,11 @@ def _settings(method, rate, tolerance, steps, activation, loss, precision) -> di
             raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")
         if find_loss(loss) is not LOSSES["squared error"]:
             raise ValueError(f"loss = {loss!r}: must be 'squared error' for the closed form")
+    if method == DESCENT and find_activation(activation) in KINKED:
+        raise ValueError(
+            f"activation = {activation!r}: must have no kink for {DESCENT}, over which its steps "
+            "go back and forth; take 'gauss-newton'"
+        )
     find_activation(activation)
     find_loss(loss)
     return {
@@ -230,6 +276,26 @@ def _settle(
     record = _write(Moment(empty, empty, empty, empty), 0, now)
     first = Search(State(xs, es, vs, chosen.init(xs, rate)), now, record, 1)
     return lax.while_loop(unfinished, step, first), yardstick
+
+
+@partial(jax.jit, static_argnames=("method", "steps", "activation", "loss", "record"))
+def _descend(
+    params, x, y, *, method, rate, tolerance, steps, activation, loss, precision, record=False
+) -> tuple[Activities, Followed]:
+    """Descend in the errors; return the activities and how it went."""
+    check_width("y", y, len(params[-1].W), "output", len(x))
+    x, y = as_float(x, params), as_float(y, params)
+    problem = Problem(params, y, activation, loss, precision)
+    none = [jnp.zeros((len(x), len(layer.W)), x.dtype) for layer in params[:-1]]
+    smooth = [Branch(jnp.ones_like(zeros), jnp.ones_like(zeros)) for zeros in none]
+
+    def slope(zs):
+        xs, es = problem.up([x], zs, smooth)
+        return problem.energy(xs, es), problem.down(xs, es)[0]
+
+    limits = {"steps": steps, "tolerance": tolerance, "record": record}
+    found = descend(slope, none, Samples((0,) * len(none)), first=rate, **limits)
+    return problem.up([x], found.state, smooth)[0], found
 
 
 def _observe(problem: Problem, wanted, xs, es, sweeps) -> tuple[Activities, Moment]:

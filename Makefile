@@ -10,10 +10,10 @@ THREE_CHAPTERS := book/foundations/graph.ipynb book/inference/inference_learning
   book/mortal/thermodynamics.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check serve lab notebooks elsewhere newest oldest binder-check bench stale mutants lock clean
+.PHONY: help book test check serve lab notebooks elsewhere newest oldest x64 debug_nans warnings random_order binder-check bench stale mutants lock clean
 
 help: ## say what each command does
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z0-9_-]+:.*##' Makefile | sed -E 's/^([a-z0-9_-]+):.*## /\1\t/' | expand -t 14
 
 book: $(VENV)/.made node_modules/.made ## run the chapters that changed and build the pages
 	@$(RUN) tools/book.py
@@ -43,6 +43,20 @@ newest: $(VENV)/.made ## unit tests and three chapters with the newest packages,
 
 oldest: $(VENV)/.made ## the same with the oldest packages that pyproject.toml admits
 	@$(call without_pins,lowest-direct)
+
+UNIT = $(RUN) -m pytest tests --ignore tests/book --ignore tests/api -n 2 -q
+
+x64: $(VENV)/.made ## unit tests where the reader has set JAX_ENABLE_X64=1
+	@JAX_ENABLE_X64=1 $(UNIT)
+
+debug_nans: $(VENV)/.made ## unit tests where the reader has set JAX_DEBUG_NANS=1
+	@JAX_DEBUG_NANS=1 $(UNIT)
+
+warnings: $(VENV)/.made ## unit tests where every warning is an error
+	@$(UNIT) -W error
+
+random_order: $(VENV)/.made ## unit tests in an order drawn anew each time
+	@$(UNIT) --random-order
 
 binder-check: $(VENV)/.made ## run each chapter within Binder's means, with seconds and memory
 	@$(RUN) tools/binder_check.py

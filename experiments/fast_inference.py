@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from runner import run
 
 from pcbook import backprop, data, fast_inference, predictive_coding, rules
+from pcbook.runs.parts import run
 
 METHODS = [name for name in fast_inference.METHODS if name != "closed form"][::-1]  # quickest first
 RATES, SEEDS, MOST, ROUNDS, BATCH = (0.01, 0.03, 0.1, 0.3), 3, 1500, 5, 64

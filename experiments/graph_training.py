@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax, random
-from runner import run
 
 from pcbook import data, graph, models, rules
+from pcbook.runs.parts import run
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5

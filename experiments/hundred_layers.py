@@ -12,9 +12,9 @@ from itertools import product
 
 import optax
 from jax import random
-from runner import run
 
 from pcbook import data, fast_inference, graph, rules
+from pcbook.runs.parts import run
 
 DEPTH, WIDTH, EPOCHS, BATCH, RATES = 100, 32, 15, 32, (0.1, 0.03)
 SETTINGS = {"depth": DEPTH, "width": WIDTH, "batch": BATCH, "seed": 0}

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from runner import run
 
 from pcbook import backprop, data, inference_learning, network, rules
 from pcbook import predictive_coding as pc
+from pcbook.runs.parts import run
 
 SIZES = (64, 32, 32, 10)
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -9,9 +9,8 @@ nodes of the last champion; and of the first seed, champions along the way, gene
 import math
 from functools import partial
 
-from runner import run
-
 from pcbook import mortal_computer as mc
+from pcbook.runs.parts import run
 
 SEEDS, GENERATIONS = 10, 100
 SETTINGS = {"seeds": SEEDS, "generations": GENERATIONS, "size": 150}

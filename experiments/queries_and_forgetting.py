@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from runner import run
 
 from pcbook import backprop, data, network, rules
 from pcbook import predictive_coding as pc
 from pcbook import queries_and_forgetting as qf
+from pcbook.runs.parts import run
 
 SEEDS, HELD_OUT = 5, 259
 TURNS, PER_TURN = 20, 40

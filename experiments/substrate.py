@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
-from runner import run
 from sklearn.cluster import KMeans
 
 from pcbook import backprop, data, network, rules, substrate
 from pcbook import predictive_coding as pc
+from pcbook.runs.parts import run
 
 SEEDS, BATCH = 5, 32
 RATES = (0.003, 0.01, 0.03)

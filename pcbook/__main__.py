@@ -1,242 +1,382 @@
-"""The command line: `python -m pcbook energy-efficiency --help`."""
+"""The command line: `python -m pcbook --help`."""
 
-import argparse
+import os
 import shlex
-import socket
 import sys
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
-from pcbook.runs import Refused, Stopped
-from pcbook.runs.stopping import EXIT_CODE, Stop
+import click
 
-EXAMPLES = """\
-examples:
-  python -m pcbook energy-efficiency --out first
-      the 8x8 digits that come with the package: about ten seconds
-  python -m pcbook energy-efficiency --data mnist --loss pre --seeds 10 --epochs 200 --out pre
-      the published experiment
+from pcbook.runs import Refused
+from pcbook.runs.ending import sentences
+from pcbook.runs.files import read_start
+from pcbook.runs.parts import experiments, run_program, spread
+from pcbook.runs.processes import Supervised, check_processes, join
 
-The folder of a run holds settings.json, metrics.csv (a row for each epoch and network, there to
-be plotted while it runs), checkpoints/, and in the end weights.npz, results.npz (curves and
-measures) and results.json (what made them). A run
-that was killed goes on when the same command is given again. MNIST and the like are
-downloaded once, or read from the folder that the environment variable PCBOOK_DATA names.
-"""
+NAME = "python -m pcbook"
+SEVERAL = ("--rate", "--only", "--local-device-ids")  # options of which each may have many values
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the command line, with a subcommand for each experiment."""
-    main = argparse.ArgumentParser(prog="python -m pcbook", description=__doc__)
-    commands = main.add_subparsers(dest="experiment_name", required=True, metavar="experiment")
-    _add_energy(commands)
-    _add_controls(commands)
-    return main
+class Sizes(click.Command):
+    """A command whose help ends in the defaults of each data set."""
+
+    def format_epilog(self, context, formatter):
+        """Write the epilog, and below it the defaults."""
+        from pcbook.emergence.energy_efficiency import SIZES
+
+        super().format_epilog(context, formatter)
+        with formatter.section("Defaults of --rate and --epochs by data"):
+            rows = [(name, f"{s.rate:g}, {s.epochs} epochs") for name, s in SIZES.items()]
+            formatter.write_dl([*rows, ("your own", "as for digits")])
 
 
-def _add_energy(commands):
-    energy = commands.add_parser(
-        "energy-efficiency",
-        help="train networks that only save energy, and see whether they predict",
-        description="Train recurrent networks on ordered images to save energy, one for each "
-        "seed, and measure whether they predict the coming image.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    energy.add_argument("--out", required=True, metavar="DIR", help="the folder of this run")
-    _add_task(energy)
-    _add_training(energy)
-    _add_checkpoints(energy)
-    energy.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_devices(energy)
+def options(*added: Callable) -> Callable:
+    """Give a command several options, in this order."""
+
+    def add(function):
+        for option in reversed(added):
+            function = option(function)
+        return function
+
+    return add
 
 
-def _add_task(energy):
-    """The images, their order, and what is saved."""
-    add = energy.add_argument
-    add(
-        "--data",
-        default="digits",
-        help="digits (default), mnist14, mnist, fashion14, fashion, cifar8, cifar16, or a file "
-        ".npz with x_train, y_train, x_test and y_test",
-    )
-    add(
-        "--loss",
-        default="pre",
-        choices=("pre", "post", "post+weights"),
-        help="what is saved: preactivation (default), activity, or activity and weights",
-    )
-    add(
-        "--order",
-        default="ascending",
-        choices=("ascending", "either way", "random"),
-        help="the order of the classes in a sequence (default: ascending)",
-    )
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(0, 2**32 - 1)
 
-
-def _add_training(energy):
-    """The networks, how long they train, and how."""
-    add = energy.add_argument
-    add("--seeds", type=count, default=1, help="how many networks (default: 1)")
-    add("--first-seed", type=int, default=0, metavar="N", help="the seed of the first (default: 0)")
-    add("--epochs", type=count, help="default: what suffices for the data")
-    add(
+FOLDER = options(
+    click.option("--out", required=True, metavar="DIR", help="The folder of this run."),
+    click.option("--quiet", is_flag=True, help="Say nothing while it trains."),
+    click.option(
+        "--checkpoint-every",
+        type=COUNT,
+        default=10,
+        show_default=True,
+        metavar="N",
+        help="Epochs that a kill can cost.",
+    ),
+)
+UNTIL = click.option(
+    "--until",
+    type=COUNT,
+    metavar="EPOCH",
+    help="Stop there and measure; the same command without it goes on.",
+)
+DATA = click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, mnist14, mnist, fashion14, fashion, cifar8, cifar16; an .npz file with x_train, "
+    "y_train, x_test and y_test; or a folder of images, train/CLASS/IMAGE and test/CLASS/IMAGE, "
+    "or CLASS/IMAGE, of which each fifth is then for the test.",
+)
+TRAINING = options(
+    click.option(
+        "--seeds", type=click.IntRange(1, 100_000), default=1, show_default=True,
+        help="How many networks.",
+    ),
+    click.option(
+        "--first-seed", type=SEED, default=0, show_default=True, metavar="N",
+        help="The seed of the first.",
+    ),
+    click.option("--epochs", type=COUNT, help="Default: what suffices for the data, see below."),
+    click.option(
         "--rate",
         type=float,
-        nargs="+",
-        help="Adam's step size (default: what suits the data); of several, each with every seed",
-    )
-    add("--batch-size", type=count, default=32, metavar="N", help="sequences (default: 32)")
-    add("--steps", type=count, default=10, help="images in a sequence (default: 10)")
-
-
-def _add_checkpoints(energy):
-    """How often the state is kept, and where to stop."""
-    add = energy.add_argument
-    add(
-        "--checkpoint-every",
-        type=count,
-        default=10,
-        metavar="N",
-        help="epochs that a kill can cost (default: 10)",
-    )
-    add(
-        "--until",
-        type=count,
-        metavar="EPOCH",
-        help="stop there and measure; the same command without it goes on",
-    )
-
-
-def _add_devices(energy):
-    """The devices and processes that share the networks."""
-    devices = energy.add_argument_group(
-        "devices", "Networks are shared out over all the devices that JAX finds."
-    )
-    add = devices.add_argument
-    add("--devices", type=count, metavar="N", help="use only the first N (default: all)")
-    add(
+        multiple=True,
+        help="Adam's step size (default: what suits the data, see below); of several, each with "
+        "every seed.",
+    ),
+    click.option(
+        "--batch-size", type=COUNT, default=32, show_default=True, metavar="N",
+        help="Sequences, or images, in a batch.",
+    ),
+)  # fmt: skip
+DEVICES = options(
+    click.option(
+        "--devices", type=COUNT, metavar="N", help="Use the first N that JAX finds (default: all)."
+    ),
+    click.option(
         "--coordinator-address",
         metavar="HOST:PORT",
-        help="join other processes there, as in jax.distributed.initialize; "
-        "under SLURM or Open MPI, 'auto' finds it and the next two",
-    )
-    add("--num-processes", type=count, metavar="N", help="how many processes there are")
-    add("--process-id", type=int, metavar="I", help="which of them this is, from 0")
-    add("--local-device-ids", type=int, nargs="+", metavar="I", help="devices of this process")
+        help="Join other processes there, as in jax.distributed.initialize; under SLURM or Open "
+        "MPI, auto finds it and the next two.",
+    ),
+    click.option("--num-processes", type=COUNT, metavar="N", help="How many processes there are."),
+    click.option("--process-id", type=int, metavar="I", help="Which of them this is, from 0."),
+    click.option(
+        "--local-device-ids", type=int, multiple=True, metavar="I", help="Devices of this process."
+    ),
+)
 
 
-def _add_controls(commands):
-    controls = commands.add_parser(
-        "energy-controls",
-        help="other networks, orders and rules for stopping, under the same measures",
-        description="The experiments of the chapter on controls; writes OUT.npz and OUT.json.",
-    )
-    add = controls.add_argument
-    add("--out", required=True, metavar="FILE", help="where the results go, without suffix")
-    add("--experiment", default="variants", choices=("variants", "stopping"))
-    add("--data", default="digits", help="as for energy-efficiency (default: digits)")
-    add("--seeds", type=count, default=10, help="how many networks each (default: 10)")
-    add("--epochs", type=count, help="default: what suffices for the data")
-    add("--rate", type=float, help="Adam's step size (default: what suits the data)")
-    add("--only", nargs="+", metavar="NAME", help="only these variants, as the table names them")
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli():
+    r"""Long runs of pcbook: begin, stop, go on with, and look at them.
 
+    \b
+    python -m pcbook list
+    python -m pcbook run energy-efficiency --out first
+    python -m pcbook report first
 
-def count(text: str) -> int:
-    """An integer of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
-    return number
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run what the command line asks for; what cannot be done ends with a sentence.
-
-    Exit codes: 0 done, 1 not possible, 2 wrong arguments, 75 stopped and to be started again.
+    Exit codes: 0 done, 1 not possible, 2 wrong arguments, 75 stopped: the same command goes on.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
-    options.command = "python -m pcbook " + shlex.join(arguments)
-    with Stop() as stop:
-        try:
-            if options.experiment_name == "energy-efficiency":
-                _join_processes(options)
-                stop.listen()  # JAX takes SIGTERM when processes join
-            _run(options, stop)
-        except (Refused, ValueError, OSError, MemoryError) as error:
-            sys.exit(f"error: {error or type(error).__name__}")
-        except Stopped as end:
-            print(f"Stopped by {stop.asked or 'another process'}. {end}", file=sys.stderr)
-            sys.exit(EXIT_CODE)
 
 
-def _join_processes(options):
-    """Join the other processes of the run, if there are any. Raises Refused if it cannot."""
-    address, number = options.coordinator_address, options.process_id
-    _check_processes(options)
-    if address is None:
-        return
-    import jax
+class Experiments(click.Group):
+    """The experiments of the package, and those of `experiments/` in a checkout."""
 
-    try:
-        jax.distributed.initialize(
-            None if address == "auto" else address,
-            options.num_processes,
-            number,
-            options.local_device_ids,
+    def list_commands(self, context):
+        """All of them by name."""
+        return [*super().list_commands(context), *experiments()]
+
+    def get_command(self, context, name):
+        """The command that runs one of them."""
+        if name not in experiments():
+            return super().get_command(context, name)
+        path = experiments()[name]
+        said = path.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
+        return click.Command(
+            name,
+            callback=lambda arguments: run_program(path, list(arguments)),
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+            context_settings={"ignore_unknown_options": True, "help_option_names": []},
+            short_help=said.strip().splitlines()[0],
         )
-    except Exception as error:  # of many kinds: of JAX, of gRPC, of the cluster's variables
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(f"the processes could not join at {address}: {text}") from error
 
 
-def _check_processes(options):
-    """Raise Refused for arguments of a distributed start that do not fit each other."""
-    address, processes, number = (
-        options.coordinator_address,
-        options.num_processes,
-        options.process_id,
-    )
-    if address is None:
-        for name in ("num_processes", "process_id", "local_device_ids"):
-            if getattr(options, name) is not None:
-                option = "--" + name.replace("_", "-")
-                raise Refused(f"{option} needs --coordinator-address HOST:PORT, or auto")
-        return
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit() and 0 < int(port) < 65536):
-        raise Refused(f"--coordinator-address {address}: must be HOST:PORT, or auto")
-    if processes is None or number is None:
-        raise Refused("--coordinator-address HOST:PORT needs --num-processes and --process-id")
-    if not 0 <= number < processes:
-        raise Refused(f"--process-id {number}: must be 0 to {processes - 1}")
-    if number == 0:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("", int(port)))
-            except OSError as error:
-                raise Refused(
-                    f"--coordinator-address {address}: port {port} is in use or not allowed "
-                    f"({error.strerror}); choose another for all processes"
-                ) from error
+@cli.group(cls=Experiments)
+def run():
+    r"""Begin an experiment, or go on with it where it stopped.
+
+    A run is a folder. A run that was stopped or killed goes on when the same command is given
+    again. MNIST and the like are downloaded once, or read from the folder that the environment
+    variable PCBOOK_DATA names.
+
+    \b
+    python -m pcbook run energy-efficiency --data mnist --seeds 10 --out pre
+    """
 
 
-def _run(options, stop):
+@run.command(
+    cls=Sizes,
+    epilog="""\b
+    python -m pcbook run energy-efficiency --out first
+        the 8x8 digits that come with the package: about ten seconds
+    python -m pcbook run energy-efficiency --data mnist --loss pre --seeds 10 --epochs 200 --out pre
+        the published experiment
+    python -m pcbook run energy-efficiency --data faces/ --network mine.py:NETWORK --out faces
+        your own images and your own network, a pcbook.energy_efficiency.Network""",
+)
+@options(
+    FOLDER,
+    UNTIL,
+    DATA,
+    click.option(
+        "--network",
+        default="recurrent",
+        show_default=True,
+        help="A network of the chapter on controls by its name, or your own by its import path, "
+        "package.module:NAME or folder/file.py:NAME.",
+    ),
+    click.option(
+        "--loss",
+        default="pre",
+        show_default=True,
+        type=click.Choice(["pre", "post", "post+weights"]),
+        help="What is saved: preactivation, activity, or activity and weights.",
+    ),
+    click.option(
+        "--order",
+        default="ascending",
+        show_default=True,
+        type=click.Choice(["ascending", "either way", "random"]),
+        help="The order of the classes in a sequence.",
+    ),
+    click.option(
+        "--steps", type=COUNT, default=10, show_default=True, help="Images in a sequence."
+    ),
+    TRAINING,
+    DEVICES,
+)
+def energy_efficiency(**chosen):
+    """Train networks that only save energy, and see whether they predict.
+
+    Recurrent networks on ordered images, one for each seed, learn to save energy; then it is
+    measured whether they predict the coming image.
+    """
+    compute("energy", **chosen)
+
+
+CONTROLS = options(
+    FOLDER,
+    DATA,
+    click.option(
+        "--experiment",
+        default="variants",
+        show_default=True,
+        type=click.Choice(["variants", "stopping"]),
+        help="Other networks and orders, or trainings that are watched without a stop.",
+    ),
+    click.option("--only", multiple=True, metavar="NAME", help="Only these variants, by name."),
+    TRAINING,
+    DEVICES,
+)
+
+
+@run.command(
+    cls=Sizes,
+    epilog="""\b
+    python -m pcbook run energy-controls --seeds 10 --epochs 600 --out variants
+    python -m pcbook run energy-controls --experiment stopping --seeds 10 --out stopping""",
+)
+@CONTROLS
+def energy_controls(experiment, **chosen):
+    """Other networks, orders and rules for stopping, under the same measures."""
+    compute("energy_controls", experiment=f"energy-{experiment}", until=None, **chosen)
+
+
+@run.command(
+    epilog="""\b
+    python -m pcbook run training --method inference-learning --seeds 3 --out learned
+    python -m pcbook run training --network mine.py:MODEL --rate 0.001 0.003 --out mine
+        your own network, a pcbook.models.Model(name, init, apply)""",
+)
+@options(
+    FOLDER,
+    UNTIL,
+    DATA,
+    click.option(
+        "--network",
+        default="mlp",
+        show_default=True,
+        help="A multilayer network with 64 hidden units, or your own by its import path, "
+        "package.module:NAME or folder/file.py:NAME.",
+    ),
+    click.option(
+        "--method",
+        default="backprop",
+        show_default=True,
+        type=click.Choice(["backprop", "z-il", "fixed-prediction", "inference-learning"]),
+        help="Backprop, or predictive coding along the graph.",
+    ),
+    TRAINING,
+    DEVICES,
+)
+def training(**chosen):
+    """Train a model on labelled images, by backprop or by predictive coding.
+
+    By default 20 epochs at a rate of 0.001, whatever the data.
+    """
+    compute("training", **chosen)
+
+
+def compute(module: str, **chosen) -> None:
+    """Run an experiment of `pcbook.runs` with the options of its command."""
+    context = click.get_current_context()
+    chosen.setdefault("experiment", context.command.name)
+    chosen["out"] = str(Path(chosen["out"]).expanduser())
+    chosen["data"] = str(Path(chosen["data"]).expanduser())
+    started = context.find_root().obj
+    given = Namespace(**chosen, command=started.command, arguments=started.arguments)
+    check_processes(given)
+    if given.coordinator_address is not None:
+        started.end.supervised = Supervised()
+        join(given)
+        started.end.stop.listen()  # JAX takes SIGTERM when processes join
     import jax
 
     try:
         jax.devices()
     except RuntimeError as error:
         raise Refused(f"JAX finds no device: {error}. Look at JAX_PLATFORMS.") from error
-    if options.experiment_name == "energy-efficiency":
-        from pcbook.runs import energy as experiment
-    else:
-        from pcbook.runs import energy_controls as experiment
-    experiment.main(options, stop)
-    if jax.distributed.is_initialized():
-        jax.distributed.shutdown()  # all together: none leaves while another still works
+    import_module(f"pcbook.runs.{module}").main(given, started.end.stop)
+
+
+@cli.command(epilog="\b\n    python -m pcbook resume first")
+@click.argument("folder", metavar="DIR")
+def resume(folder):
+    """Go on with a run, by the command that began it.
+
+    A run of several processes is resumed by that command itself.
+    """
+    start = read_start(Path(folder))
+    place = Path(folder).resolve()
+    arguments = start["arguments"]
+    if "--num-processes" in arguments:
+        raise Refused(f"{folder} is of several processes: start each again by its own command")
+    if not Path(start["folder"]).is_dir():
+        raise Refused(f"{folder} was begun in {start['folder']}, which is not there")
+    os.chdir(start["folder"])
+    root = click.get_current_context().find_root()
+    command = run.get_command(root, arguments[0])
+    context = command.make_context(arguments[0], list(arguments[1:]), parent=root)
+    root.obj.arguments = arguments
+    context.params |= {"out": str(place)} | ({"until": None} if "until" in context.params else {})
+    with context:
+        command.invoke(context)
+
+
+@cli.command(name="list", epilog="\b\n    python -m pcbook list\n    python -m pcbook list runs/")
+@click.argument("folder", metavar="[DIR]", required=False)
+def list_(folder):
+    """List the experiments, or the runs in a folder with how far they are."""
+    from pcbook.runs import report
+
+    if folder is not None:
+        click.echo(report.table_of_runs(Path(folder)))
+        return
+    context = click.get_current_context()
+    for name in run.list_commands(context):
+        click.echo(f"{name:24}{run.get_command(context, name).get_short_help_str(100)}")
+
+
+@cli.command(epilog="\b\n    python -m pcbook status first")
+@click.argument("folder", metavar="DIR")
+def status(folder):
+    """Say how far a run is, and what came out so far."""
+    from pcbook.runs import report
+
+    click.echo(report.status(Path(folder)))
+
+
+TO = click.option("--to", metavar="FILE", help="Where it goes (default: into the run's folder).")
+
+
+@cli.command(epilog="\b\n    python -m pcbook plot first --to first.png")
+@click.argument("folder", metavar="DIR")
+@TO
+def plot(folder, to):
+    """Draw the curves of a run, also while it goes on, as a picture."""
+    from pcbook.runs import report
+
+    click.echo(f"Drawn: {report.plot(Path(folder), to and Path(to))}")
+
+
+@cli.command(epilog="\b\n    python -m pcbook report first --to first.html")
+@click.argument("folder", metavar="DIR")
+@TO
+def report(folder, to):
+    """Write the tables and figures of a run as one HTML page."""
+    from pcbook.runs import report
+
+    click.echo(f"Written: {report.write(Path(folder), to and Path(to))}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the command line asks for; what cannot be done ends with a sentence.
+
+    Exit codes: 0 done, 1 not possible, 2 wrong arguments, 75 stopped and to be started again.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    started = Namespace(command=f"{NAME} {shlex.join(arguments)}", arguments=arguments[1:])
+    arguments = spread(arguments, *SEVERAL)
+    with sentences() as end:
+        started.end = end
+        cli.main(arguments, prog_name=NAME, standalone_mode=False, obj=started)
 
 
 if __name__ == "__main__":

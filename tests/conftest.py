@@ -1,20 +1,12 @@
 """What the tests share: the built book, and a loud word about what could not be tested."""
 
-import os
 from pathlib import Path
 
 import pytest
+from missing import missing
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "_build" / "html"
-
-IN_CI = os.environ.get("CI") == "true"
-
-
-def missing(what: str, remedy: str):
-    """In CI a failure; elsewhere a skip, repeated at the end of the run."""
-    message = f"NOT TESTED, for want of {what}: {remedy}"
-    pytest.fail(message) if IN_CI else pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

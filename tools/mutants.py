@@ -132,7 +132,7 @@ def processes() -> ProcessPoolExecutor:
         "TQDM_DISABLE": "1",
     }
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["jax", "optax", "hypothesis", "beartype", "pooch", "pytest"])
+    server.set_forkserver_preload(["jax", "optax", "hypothesis", "beartype", "pytest"])
     return ProcessPoolExecutor(PROCESSES, server, max_tasks_per_child=1)
 
 

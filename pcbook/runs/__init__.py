@@ -14,3 +14,11 @@ class Stopped(Exception):
 
 class Refused(Exception):
     """The run cannot go on, and nothing was lost; the message says why and what to do."""
+
+
+class Diverged(Refused):
+    """No network of the run has a loss that is finite."""
+
+
+class Lost(Exception):
+    """Another process of the run is gone; the message says what to do."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pcbook.runs import Refused
+from pcbook.runs import Lost, Refused
 from pcbook.runs.devices import on_first, share_text
-from pcbook.runs.files import write_json
+from pcbook.runs.files import read_json, write_json
+from pcbook.runs.processes import LOST
 from pcbook.store.results import check_code
 
 
@@ -29,6 +30,8 @@ def room_to_write(folder: Path, safe: str):
     except Exception as error:  # orbax and tensorstore raise errors of many kinds
         text = " ".join(str(error).split()) or type(error).__name__
         number = _errno(error)
+        if number is None and jax.process_count() > 1:
+            raise Lost(f"{LOST} {safe}") from error
         remedy = REMEDIES.get(number, "").format(free=_free(folder))
         what = f"could not write to {folder}" if remedy else f"stopped at {folder}"
         raise Refused(f"{what}: {text}\n{safe} {remedy}".rstrip()) from error
@@ -67,15 +70,28 @@ def _free(folder):
     return shutil.disk_usage(there).free / 1e6
 
 
-def claim_folder(folder: Path, settings: dict) -> None:
+def check_disk(folder: Path, state: int) -> None:
+    """Raise Refused if the disk of `folder` cannot hold three checkpoints of `state` bytes."""
+    if 3 * state > 1e6 * _free(folder):
+        raise Refused(
+            f"{folder}: three checkpoints need {3 * state / 1e6:,.1f} MB, "
+            f"{_free(folder):,.1f} MB are free there: make room, or choose another --out"
+        )
+
+
+def claim_folder(folder: Path, settings: dict, arguments: list[str]) -> None:
     """Make the run's folder, or see that it is of the same run, for all processes.
 
-    Raises Refused, in every process, if it is of another run or not seen by all.
+    The `arguments` of the command line are kept there, by which the run can be resumed. Raises
+    Refused, in every process, if the folder is of another run or not seen by all.
     """
 
     def claim():
         with room_to_write(folder, "Nothing was begun."):
             _claim(folder, settings)
+            start = {"arguments": arguments, "folder": str(Path.cwd())}
+            if read_json(folder / "start.json") != start:
+                write_json(folder / "start.json", start)
 
     on_first(claim)
     blind = [n for n, seen in enumerate(share_text(str(folder.is_dir()))) if seen != "True"]
@@ -97,11 +113,16 @@ def _claim(folder, settings):
                 f"{folder} holds a run with other settings:\n{_difference(before, settings)}\n"
                 "Start that command again to go on with it, or choose another --out."
             )
-    elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
+    elif folder.exists() and any(not _is_litter(path.name) for path in folder.iterdir()):
         raise Refused(f"{folder} is not empty and holds no run. Choose another --out.")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
+
+
+def _is_litter(name):
+    """Whether a system, or a write that was cut short, leaves a file of this name."""
+    return name.endswith(".part") or name in ("lost+found", ".DS_Store", "Thumbs.db")
 
 
 class Checkpoints:
@@ -112,7 +133,7 @@ class Checkpoints:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
             raise Refused(
-                f"{error}. Install what long runs need: pip install 'pcbook[runs]'"
+                f"{error}. Long runs need orbax-checkpoint: pip install orbax-checkpoint"
             ) from error
         self.ocp, self.folder, self.settings = ocp, folder, settings
         for name in ("absl", "asyncio"):  # they print tracebacks of errors that are raised here

@@ -1,6 +1,7 @@
 """Networks spread over the devices of one process or of several."""
 
 import json
+import os
 from collections.abc import Callable
 
 import jax
@@ -21,14 +22,7 @@ class Spread:
     """
 
     def __init__(self, count: int, devices: int | None = None):
-        found = jax.devices()
-        if devices is not None and not 1 <= devices <= len(found):
-            raise Refused(
-                f"--devices {devices}: must be 1 to {len(found)}, the devices that JAX finds here"
-            )
-        found = found[:devices]
-        if jax.process_count() == 1:
-            found = found[:count]
+        found = find_devices(count, devices)
         self.count = count
         self.padded = -(-count // len(found)) * len(found)
         self.mesh = Mesh(np.array(found), ("networks",))
@@ -67,6 +61,36 @@ class Spread:
             )(*args)
 
         return jax.jit(call)
+
+
+def find_devices(count: int, devices: int | None = None) -> list:
+    """The first so many `devices`, all by default, of which one process uses at most `count`.
+
+    Raises Refused if there are fewer.
+    """
+    found = jax.devices()
+    if devices is not None and not 1 <= devices <= len(found):
+        raise Refused(
+            f"--devices {devices}: must be 1 to {len(found)}, the devices that JAX finds here"
+        )
+    found = found[:devices]
+    return found[:count] if jax.process_count() == 1 else found
+
+
+def check_memory(state: int, networks: int) -> None:
+    """Raise Refused if the `state` of so many networks, in bytes, cannot be held on this host.
+
+    Training holds it about three times: before and after a step, and on its way to a checkpoint.
+    """
+    try:
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told on this system
+        return
+    if 3 * state > most:
+        raise Refused(
+            f"{networks} networks need about {3 * state / 1e9:,.1f} GB, this machine has "
+            f"{most / 1e9:,.1f} GB: choose fewer --seeds, or smaller images"
+        )
 
 
 def first_process() -> bool:

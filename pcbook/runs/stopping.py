@@ -5,6 +5,8 @@ import signal
 import time
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
+# Windows has two of them.
+SIGNALS = [s for s in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, s)]
 
 
 class Stop:
@@ -19,9 +21,9 @@ class Stop:
         self.asked, self._since, self._before = "", 0.0, {}
 
     def __enter__(self):
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
-            number = getattr(signal, name, None)  # Windows has two of them
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        for name in SIGNALS:
+            number = getattr(signal, name)
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.getsignal(number)
         self.listen()
         return self

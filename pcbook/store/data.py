@@ -7,16 +7,23 @@ only if its checksum is right.
 """
 
 import codecs
+import contextlib
 import gzip
+import hashlib
 import os
 import pickle
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pooch
+import platformdirs
+import requests
 from jaxtyping import Float, Int
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
 __all__ = [
     "Dataset",
@@ -26,30 +33,81 @@ __all__ = [
     "mnist",
 ]
 
-CACHE = Path(pooch.os_cache("pcbook"))
+CACHE = Path(platformdirs.user_cache_dir("pcbook"))
+
+
+class File(NamedTuple):
+    """A file that is downloaded: its size in bytes and two checksums, which must both be right."""
+
+    size: int
+    md5: str
+    sha256: str
+
 
 MNIST = {
-    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    "train-images-idx3-ubyte.gz": File(
+        9_912_422,
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    "train-labels-idx1-ubyte.gz": File(
+        28_881,
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    "t10k-images-idx3-ubyte.gz": File(
+        1_648_877,
+        "9fb629c4189551a2d022fa330f9573f3",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    "t10k-labels-idx1-ubyte.gz": File(
+        4_542,
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
 }
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
 FASHION_MNIST = {
-    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    "train-images-idx3-ubyte.gz": File(
+        26_421_880,
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    ),
+    "train-labels-idx1-ubyte.gz": File(
+        29_515,
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    ),
+    "t10k-images-idx3-ubyte.gz": File(
+        4_422_102,
+        "bef4ecab320f06d8554ea6380940ec79",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    ),
+    "t10k-labels-idx1-ubyte.gz": File(
+        5_148,
+        "bb300cfdad3c16e7a12a480ee83cd310",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
 }
 FASHION_MNIST_MIRRORS = (
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
 )
-CIFAR10 = {"cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a"}
+CIFAR10 = {
+    "cifar-10-python.tar.gz": File(
+        170_498_071,
+        "c58f30108f718f92721af3b95e74349a",
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    )
+}
 CIFAR10_MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
+
+SILENCE = 20.0  # seconds after which a mirror that sends nothing is given up
+SLOWEST = 50_000  # bytes a second: a mirror may take a minute, and as long as this needs
+_silent: set[str] = set()  # mirrors that did not answer, which are asked last
 
 
 @dataclass(frozen=True)
@@ -143,8 +201,8 @@ def cifar10() -> Dataset:
     A row holds the image as (32, 32, 3). Raises OSError if the file is missing and
     cannot be downloaded, or is damaged.
     """
-    ((name, checksum),) = CIFAR10.items()
-    with tarfile.open(_fetch("cifar10", name, checksum, CIFAR10_MIRRORS)) as archive:
+    ((name, file),) = CIFAR10.items()
+    with tarfile.open(_fetch("cifar10", name, file, CIFAR10_MIRRORS)) as archive:
         train = [_cifar_batch(archive, f"data_batch_{i}") for i in range(1, 6)]
         x_test, y_test = _cifar_batch(archive, "test_batch")
     x_train, y_train = (np.concatenate(parts) for parts in zip(*train))
@@ -178,7 +236,7 @@ def _cifar_batch(archive, name):
 
 
 def _idx_dataset(folder, files, mirrors):
-    arrays = [_idx(_fetch(folder, name, checksum, mirrors)) for name, checksum in files.items()]
+    arrays = [_idx(_fetch(folder, name, file, mirrors)) for name, file in files.items()]
     x_train, y_train, x_test, y_test = arrays
     return Dataset(_pixels(x_train), y_train.astype(int), _pixels(x_test), y_test.astype(int))
 
@@ -195,36 +253,95 @@ def _pixels(images):
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _fetch(folder, name, checksum, mirrors):
-    """The path of a file whose checksum is right: in PCBOOK_DATA if that is set, else the cache."""
+def _fetch(folder, name, file, mirrors):
+    """The path of a file that is right: in PCBOOK_DATA if that is set, else the cache."""
     if root := os.environ.get("PCBOOK_DATA"):
-        return _local(Path(root) / folder / name, checksum)
+        return _local(Path(root).expanduser() / folder / name, file)
+    path = CACHE / folder / name
+    try:
+        if path.is_file() and _wrong(path.read_bytes(), file) is None:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for part in path.parent.glob(f".{name}.*.part"):  # of a process that was killed
+            if time.time() - part.stat().st_mtime > 3600:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be used as the cache: {error}. {OWN_FOLDER}"
+        ) from error
     failures = []
-    for mirror in mirrors:
+    for mirror in sorted(mirrors, key=lambda mirror: mirror in _silent):
         try:
-            return Path(
-                pooch.retrieve(f"{mirror}/{name}", checksum, name, CACHE / folder, progressbar=True)
-            )
-        except (OSError, ValueError) as error:
+            content = _download(f"{mirror}/{name}", file)
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            if isinstance(error, requests.ConnectionError | requests.Timeout):
+                _silent.add(mirror)
             failures.append(f"  {mirror}/{name}: {error}")
+            continue
+        _keep(path, content)
+        return path
     raise OSError(
-        f"{name} of {folder} is not in {CACHE / folder} and could not be downloaded from\n"
+        f"{name} of {folder} is not whole in {path.parent} and could not be downloaded from\n"
         + "\n".join(failures)
-        + "\nConnect to a network and try again, or put the file into FOLDER"
-        f"/{folder}/ and set PCBOOK_DATA=FOLDER."
+        + f"\nConnect to a network and try again, or put the file into FOLDER/{folder}/ and set "
+        "PCBOOK_DATA=FOLDER."
     )
 
 
-def _local(path, checksum):
+OWN_FOLDER = "Mend that, or put the files into a folder of your own and set PCBOOK_DATA to it."
+
+
+def _download(url, file):
+    """The content of a file, right and whole. It is held in memory, so that nothing is left over.
+
+    Raises ValueError for more than its size, for a wrong checksum and for a slow mirror.
+    """
+    end, content = time.monotonic() + 60 + file.size / SLOWEST, bytearray()
+    with requests.get(url, stream=True, timeout=SILENCE) as response:
+        response.raise_for_status()
+        with tqdm(total=file.size, unit="B", unit_scale=True, desc=url, leave=False) as bar:
+            while chunk := response.raw.read1(2**16, decode_content=True):
+                content += chunk
+                bar.update(len(chunk))
+                if len(content) > file.size:
+                    raise ValueError(f"sends more than the {file.size} bytes of the file")
+                if time.monotonic() > end:
+                    raise ValueError(f"too slow: {len(content)} of {file.size} bytes")
+    if wrong := _wrong(content, file):
+        raise ValueError(wrong)
+    return bytes(content)
+
+
+def _wrong(content, file):
+    """What is wrong with the content of a file; None if nothing is."""
+    for algorithm in ("md5", "sha256"):
+        found, expected = hashlib.new(algorithm, content).hexdigest(), getattr(file, algorithm)
+        if found != expected:
+            return f"its {algorithm} is {found}, must be {expected}"
+    return None
+
+
+def _keep(path, content):
+    """Write a file into the cache, whole or not at all, also where others write it too."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} was downloaded and cannot be kept: {error}. {OWN_FOLDER}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _local(path, file):
     if not path.is_file():
         raise OSError(
             f"{path} is missing, where PCBOOK_DATA says that it is. "
             "Put it there, or unset PCBOOK_DATA to download it."
         )
-    algorithm, expected = checksum.split(":")
-    if (found := pooch.file_hash(path, alg=algorithm)) != expected:
+    if wrong := _wrong(path.read_bytes(), file):
         raise OSError(
-            f"{path} is damaged: its {algorithm} is {found}, must be {expected}. "
-            "Replace it, or unset PCBOOK_DATA to download it again."
+            f"{path} is damaged: {wrong}. Replace it, or unset PCBOOK_DATA to download it again."
         )
     return path

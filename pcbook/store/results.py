@@ -29,8 +29,13 @@ from pcbook.store import PACKAGE, shipped
 RESULTS = shipped("results", "results")
 ROOT = PACKAGE.parent
 OWN_KEYS = ("settings", "record", "digest")
-# Code that cannot change a number: the version with the names of the modules, and this module.
-NOT_RECORDED = ("pcbook", "pcbook.__main__", __name__)
+# Code that cannot change a number: the version with the names of the modules, the command line,
+# and this module.
+COMMAND_LINE = ("ending", "files", "parts", "processes", "report", "stopping")
+NOT_RECORDED = (
+    *("pcbook", "pcbook.__main__", "pcbook.runs", __name__),
+    *(f"pcbook.runs.{module}" for module in COMMAND_LINE),
+)
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
 

@@ -23,6 +23,7 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
+from missing import missing
 from nbconvert import HTMLExporter
 from PIL import Image
 from selenium import webdriver
@@ -30,7 +31,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from conftest import missing
 from pcbook.show.panels import PHONE
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))

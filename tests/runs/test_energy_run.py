@@ -1,133 +1,20 @@
 """Long runs, really killed, damaged and starved of room: nothing is lost and nothing differs."""
 
-import contextlib
 import json
-import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
-import socket
-import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import FIVE, assert_bitwise, assert_same_to_rounding, epochs_kept, snapshot
 
-from pcbook.__main__ import main, parser
 from pcbook.emergence.energy_efficiency import SIZES, train
-from pcbook.runs import energy
 from pcbook.runs.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
-
-# A server that has imported everything forks each run: a start costs a second, not ten.
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["pcbook.runs.energy", "orbax.checkpoint", "sklearn.datasets"])
-
-TINY = ["energy-efficiency", "--quiet", "--steps", "4"]  # what takes seconds is compiling steps
-SMALL = [*TINY, "--epochs", "60", "--seeds", "2", "--checkpoint-every", "2"]
-FIVE = [*TINY, "--epochs", "6", "--seeds", "5"]
-
-
-def child(arguments, log, cache, biggest_file=None, cpu_devices=1, signal_after=None, **config):
-    """The command line in a process of its own."""
-    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # where tests run in the background,
-        signal.signal(getattr(signal, name), signal.SIG_DFL)  # some of them are ignored
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", cpu_devices)
-    for name, value in config.items():
-        jax.config.update(name, value)
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    if signal_after is not None:
-        threading.Timer(signal_after, os.kill, (os.getpid(), signal.SIGINT)).start()
-    if biggest_file:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (biggest_file, biggest_file))
-    try:
-        main(arguments)
-    except SystemExit as end:  # its last words, even where the log has no room left
-        Path(log).with_suffix(".end").write_text(str(end), encoding="utf-8")
-        raise
-
-
-def everything(folder):
-    """All arrays that a run leaves: weights, curves and measures."""
-    with np.load(folder / "results.npz") as results, np.load(folder / "weights.npz") as weights:
-        return dict(results) | dict(weights)
-
-
-class Runner:
-    """Starts runs in a folder of the test's."""
-
-    def __init__(self, folder):
-        self.folder, self.started = folder, 0
-
-    def start(self, name, *more, settings=SMALL, cache=None, **keywords):
-        arguments = [*settings, "--out", str(self.folder / name), *more]
-        self.started += 1
-        log = self.folder / f"{self.started}.log"
-        process = server.Process(
-            target=child,
-            args=(arguments, str(log), cache or str(self.folder / "cache")),
-            kwargs=keywords,
-        )
-        process.start()
-        return process, log
-
-    def finish(self, name, *more, **keywords):
-        """Run to the end: the exit code and what was printed."""
-        process, log = self.start(name, *more, **keywords)
-        process.join(900)
-        end = log.with_suffix(".end")
-        return process.exitcode, log.read_text(encoding="utf-8") + (
-            end.read_text(encoding="utf-8") if process.exitcode else ""
-        )
-
-    def results(self, name):
-        return everything(self.folder / name)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    runner = Runner(tmp_path_factory.mktemp("runs"))
-    code, said = runner.finish("whole")
-    assert code == 0, said
-    return runner
-
-
-def assert_bitwise(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, array in ours.items():
-        assert array.dtype == theirs[name].dtype
-        assert array.tobytes() == theirs[name].tobytes(), name
-
-
-@pytest.fixture
-def stopped(runs):
-    """A run that was killed after some checkpoints, to be spoiled by a test."""
-    name = "stopped"
-    shutil.rmtree(runs.folder / name, ignore_errors=True)
-    process, _ = runs.start(name)
-    while len(epochs_kept(runs.folder / name)) < 2:
-        assert process.is_alive()
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    return name
-
-
-def epochs_kept(folder):
-    with contextlib.suppress(FileNotFoundError):
-        names = [path.name for path in (folder / "checkpoints").iterdir()]
-        return sorted(int(name) for name in names if name.isdigit())
-    return []
 
 
 def test_twenty_kills_at_random_moments_end_bitwise_where_no_kill_does(runs):
@@ -369,28 +256,7 @@ def test_results_say_what_made_them(runs):
     assert found["curve"].shape == (60, 2, 4)
 
 
-def snapshot(folder):
-    """All that was written to its end: what a kill left half-written may be swept away."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path: path.read_bytes() for path in files if "checkpoint-tmp" not in str(path)}
-
-
 # --- devices and processes ---
-
-
-@pytest.fixture(scope="module")
-def one_device(runs):
-    code, said = runs.finish("one", settings=FIVE)
-    assert code == 0, said
-    return runs.results("one")
-
-
-def assert_same_to_rounding(ours, theirs):
-    """Weights of about .1 to within 1e-5, energies to 1e-5 of themselves, after six epochs."""
-    assert ours["weights"].shape == (5, 64, 64)
-    np.testing.assert_allclose(ours["weights"], theirs["weights"], atol=1e-5)
-    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
-    np.testing.assert_allclose(ours["curve"], theirs["curve"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "more"), [("eight", []), ("pair", ["--devices", "2"])])
@@ -402,135 +268,13 @@ def test_eight_devices_give_what_one_gives(runs, one_device, name, more):
     assert_same_to_rounding(runs.results(name), one_device)
 
 
-def test_two_processes_give_what_one_gives(runs, one_device):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
-    both = [runs.start("two", *join, str(i), settings=FIVE) for i in range(2)]
-    for process, log in both:
-        process.join(900)
-        assert process.exitcode == 0, log.read_text(encoding="utf-8")
-    assert_same_to_rounding(runs.results("two"), one_device)
-
-
-def start_two(runs, name, *more, second=(), **keywords):
-    """Both processes of a run; the second with options of its own."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2", "--process-id"]
-    return [
-        runs.start(name, *more, *own, *join, str(i), **keywords)
-        for i, own in enumerate([(), second])
-    ]
-
-
-@pytest.mark.parametrize(
-    ("second", "message"),
-    [
-        (["--first-seed", "7"], "seeds = [0, 1], not [7, 8]"),
-        (["--loss", "post"], "loss = 'pre', not 'post'"),
-        (["--checkpoint-every", "3"], "checkpoint_every = 2, not 3"),
-    ],
-)
-def test_processes_with_other_settings_all_stop_and_say_what_differs(runs, second, message):
-    name = f"differ-{second[0]}"
-    for process, log in start_two(runs, name, second=second):
-        process.join(120)
-        said = log.with_suffix(".end").read_text(encoding="utf-8")
-        assert process.exitcode == 1
-        assert message in said
-    assert not (runs.folder / name).exists()
-
-
-def test_a_signal_to_one_process_stops_both_at_the_same_epoch(runs):
-    both = start_two(runs, "both", "--epochs", "5000", "--checkpoint-every", "5000")
-    metrics = runs.folder / "both/metrics.csv"
-    while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 5):
-        assert all(process.is_alive() for process, _ in both), both[0][1].read_text(
-            encoding="utf-8"
-        )
-        time.sleep(0.01)
-    os.kill(both[1][0].pid, signal.SIGTERM)
-    said = []
-    for process, log in both:
-        process.join(60)
-        said.append(log.read_text(encoding="utf-8"))
-        assert process.exitcode == 75, said
-    (epoch,) = epochs_kept(runs.folder / "both")
-    assert f"Stopped by another process. The checkpoint of epoch {epoch}" in said[0]
-    assert f"Stopped by SIGTERM. The checkpoint of epoch {epoch}" in said[1]
-
-
 def test_more_devices_than_there_are_is_refused(runs):
     code, said = runs.finish("many", "--devices", "99")
     assert code == 1
     assert "--devices 99: must be 1 to" in said
 
 
-# --- the command line ---
-
-
-def test_help_says_every_option_and_an_example(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        parser().parse_args(["energy-efficiency", "--help"])
-    said = capsys.readouterr().out
-    for word in ("--data", "--loss", "--seeds", "--epochs", "--out", "--devices", "--coordinator"):
-        assert word in said
-    assert "--data mnist --loss pre --seeds 10 --epochs 200 --out" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--seeds", "0"], "0: must be an integer of at least 1"),
-        (["--loss", "mean"], "invalid choice: 'mean'"),
-        ([], "required: --out"),
-    ],
-)
-def test_a_bad_command_ends_with_a_sentence(arguments, message, capsys, tmp_path):
-    out = ["--out", str(tmp_path / "x")] if arguments else []
-    with pytest.raises(SystemExit, match="2"):
-        main(["energy-efficiency", *out, *arguments])
-    assert message in capsys.readouterr().err
-
-
-def test_unknown_data_ends_with_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="--data faces: must be one of digits, mnist14"):
-        main(["energy-efficiency", "--out", str(tmp_path / "x"), "--data", "faces"])
-
-
-def test_an_unknown_variant_ends_with_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="--only 'RNN': must be among 'recurrent', 'recurrent, r"):
-        main(["energy-controls", "--out", str(tmp_path / "x"), "--only", "GRU", "RNN"])
-
-
-def test_a_readers_own_images_are_trained_on(tmp_path, runs):
-    rng = np.random.default_rng(0)
-    y = np.arange(120) % 4
-    x = (rng.uniform(size=(120, 6, 6)) * 60 + 40 * y[:, None, None]).astype(np.uint8)
-    own = tmp_path / "own.npz"
-    np.savez(own, x_train=x, y_train=y, x_test=x, y_test=y)
-    code, said = runs.finish("own", "--data", str(own), "--batch-size", "5")
-    assert code == 0, said
-    assert runs.results("own")["weights"].shape == (2, 36, 36)
-
-
 # --- what is trained on, and how
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.float64])
-def test_a_readers_own_images_are_read_as_rows_of_pixels_from_0_to_1(kind, tmp_path):
-    rng = np.random.default_rng(0)
-    bytes_of = {name: rng.integers(0, 256, (4, 2, 3)) for name in ("x_train", "x_test")}
-    x = {n: b.astype(kind) if kind is np.uint8 else b / 255 for n, b in bytes_of.items()}
-    np.savez(tmp_path / "own.npz", **x, y_train=np.arange(4), y_test=np.arange(4))
-    found = energy.load(str(tmp_path / "own.npz"))
-    for name, images in bytes_of.items():
-        loaded = getattr(found, name)
-        assert loaded.dtype == np.float32
-        np.testing.assert_allclose(loaded, images.reshape(4, 6) / 255, rtol=1e-6)
 
 
 def test_a_run_trains_as_the_chapter_does(one_device):

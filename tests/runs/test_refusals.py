@@ -7,12 +7,15 @@ import socket
 
 import numpy as np
 import pytest
+from running import refused
 
-from pcbook.__main__ import main
-from pcbook.runs import Refused, energy
+from pcbook.runs import Refused
 from pcbook.runs.checkpoints import room_to_write
+from pcbook.runs.own import check_classes, load_data
 from pcbook.runs.stopping import Stop
 from pcbook.store.data import Dataset
+
+ENERGY = ["run", "energy-efficiency"]
 
 
 @pytest.mark.parametrize(
@@ -32,19 +35,18 @@ from pcbook.store.data import Dataset
         ),
     ],
 )
-def test_arguments_of_a_distributed_start_that_do_not_fit(arguments, message, tmp_path):
-    with pytest.raises(SystemExit, match=message):
-        main(["energy-efficiency", "--out", str(tmp_path / "x"), *arguments])
+def test_arguments_of_a_distributed_start_that_do_not_fit(arguments, message, tmp_path, capsys):
+    assert message in refused([*ENERGY, "--out", tmp_path / "x", *arguments], capsys)
 
 
-def test_a_port_in_use_is_named(tmp_path):
+def test_a_port_in_use_is_named(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         join = ["--coordinator-address", f"localhost:{port}", "--num-processes", "2"]
-        with pytest.raises(SystemExit, match=f"port {port} is in use"):
-            main(["energy-efficiency", "--out", str(tmp_path / "x"), *join, "--process-id", "0"])
+        arguments = [*ENERGY, "--out", tmp_path / "x", *join, "--process-id", "0"]
+        assert f"port {port} is in use" in refused(arguments, capsys)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,10 @@ def test_an_error_that_is_no_failed_write_is_not_blamed_on_the_disk(tmp_path):
     assert "room" not in str(caught.value)
 
 
-def test_an_out_below_a_file_is_refused_with_its_cause(tmp_path):
+def test_an_out_below_a_file_is_refused_with_its_cause(tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SystemExit, match="A file stands where a folder must be"):
-        main(["energy-efficiency", "--steps", "4", "--out", str(tmp_path / "file" / "run")])
+    arguments = [*ENERGY, "--steps", "4", "--out", tmp_path / "file" / "run"]
+    assert "A file stands where a folder must be" in refused(arguments, capsys)
 
 
 GOOD = {
@@ -102,32 +104,32 @@ GOOD = {
 def test_own_data_that_would_be_misread_are_refused(change, message, tmp_path):
     np.savez(tmp_path / "own.npz", **GOOD | change)
     with pytest.raises(ValueError, match=message):
-        energy.load(str(tmp_path / "own.npz"))
+        load_data(str(tmp_path / "own.npz"))
 
 
 def test_integers_of_any_width_are_read_as_pixels_up_to_255(tmp_path):
     wide = {name: a.astype(np.int64) for name, a in GOOD.items()}
     np.savez(tmp_path / "own.npz", **wide)
-    np.testing.assert_allclose(energy.load(str(tmp_path / "own.npz")).x_train, 9 / 255, rtol=1e-6)
+    np.testing.assert_allclose(load_data(str(tmp_path / "own.npz")).x_train, 9 / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut"])
 def test_a_file_that_is_no_npz_is_refused(content, tmp_path):
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"is not a whole \.npz file of numbers"):
-        energy.load(str(tmp_path / "own.npz"))
+        load_data(str(tmp_path / "own.npz"))
 
 
 def test_a_class_without_training_images_is_refused():
     x = np.ones((4, 6), np.float32)
     with pytest.raises(ValueError, match="y_test holds 4: must be among the labels of y_train"):
-        energy.check_classes(Dataset(x, np.arange(4), x, np.arange(1, 5)))
+        check_classes(Dataset(x, np.arange(4), x, np.arange(1, 5)))
 
 
 @pytest.mark.parametrize("rate", ["1e-300", "1e300"])
-def test_a_rate_that_float32_cannot_hold_is_refused(rate, tmp_path):
-    with pytest.raises(SystemExit, match="must be positive and finite in float32"):
-        main(["energy-efficiency", "--out", str(tmp_path / "x"), "--rate", rate])
+def test_a_rate_that_float32_cannot_hold_is_refused(rate, tmp_path, capsys):
+    arguments = [*ENERGY, "--out", tmp_path / "x", "--rate", rate]
+    assert "must be positive and finite in float32" in refused(arguments, capsys)
 
 
 def test_a_signal_only_sets_a_flag_and_one_that_is_ignored_stays_ignored():

@@ -1,11 +1,16 @@
+import contextlib
 import gzip
 import hashlib
 import io
 import os
 import pickle
+import re
+import subprocess
+import sys
 import tarfile
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -140,8 +145,9 @@ FILES = {
 }
 
 
-def md5(content):
-    return "md5:" + hashlib.md5(content).hexdigest()
+def file_of(content):
+    sums = (hashlib.new(name, content).hexdigest() for name in ("md5", "sha256"))
+    return data.File(len(content), *sums)
 
 
 class Mirror:
@@ -197,7 +203,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, and the checksums of the files made here in place of the real ones."""
     monkeypatch.delenv("PCBOOK_DATA", raising=False)
     monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
-    sums = {name: md5(content) for name, content in FILES.items()}
+    sums = {name: file_of(content) for name, content in FILES.items()}
     monkeypatch.setattr(data, "MNIST", sums)
     monkeypatch.setattr(data, "FASHION_MNIST", sums)
     return tmp_path / "cache"
@@ -259,7 +265,7 @@ def test_with_no_good_mirror_it_says_what_is_missing_where_it_looked_and_what_to
     with pytest.raises(OSError) as error:
         mnist()
     message = str(error.value)
-    assert message.startswith(f"{IMAGES_FILE} of mnist is not in {cache / 'mnist'}")
+    assert message.startswith(f"{IMAGES_FILE} of mnist is not whole in {cache / 'mnist'}")
     for address in (server.address, closed.address):
         assert f"{address}/{IMAGES_FILE}: " in message
     assert "Connect to a network and try again" in message
@@ -285,7 +291,7 @@ def folder(cache, tmp_path, monkeypatch):
     for name, content in FILES.items():
         (folder / "mnist" / name).write_bytes(content)
     monkeypatch.setenv("PCBOOK_DATA", str(folder))
-    monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **keywords: pytest.fail("a download"))
+    monkeypatch.setattr(data.requests, "get", lambda *args, **keywords: pytest.fail("a download"))
     return folder
 
 
@@ -310,7 +316,7 @@ def test_damaged_file_in_the_folder_is_named_and_left_alone(folder, damage):
     with pytest.raises(OSError) as error:
         mnist()
     message = str(error.value)
-    found, expected = md5(damage(FILES[IMAGES_FILE]))[4:], md5(FILES[IMAGES_FILE])[4:]
+    found, expected = file_of(damage(FILES[IMAGES_FILE])).md5, file_of(FILES[IMAGES_FILE]).md5
     assert message.startswith(f"{damaged} is damaged: its md5 is {found}, must be {expected}")
     assert "Replace it, or unset PCBOOK_DATA" in message
     assert damaged.exists()
@@ -332,7 +338,7 @@ def test_cifar10_rows_are_images_of_32_by_32_by_3_in_the_order_of_the_batches(fo
             entry = tarfile.TarInfo(f"cifar-10-batches-py/{batch}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    monkeypatch.setattr(data, "CIFAR10", {name: md5(archive.getvalue())})
+    monkeypatch.setattr(data, "CIFAR10", {name: file_of(archive.getvalue())})
     (folder / "cifar10").mkdir()
     (folder / "cifar10" / name).write_bytes(archive.getvalue())
 
@@ -367,7 +373,7 @@ def test_a_pickle_that_would_run_code_is_refused(folder, monkeypatch):
         entry = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
         entry.size = len(content)
         tar.addfile(entry, io.BytesIO(content))
-    monkeypatch.setattr(data, "CIFAR10", {name: md5(archive.getvalue())})
+    monkeypatch.setattr(data, "CIFAR10", {name: file_of(archive.getvalue())})
     (folder / "cifar10").mkdir()
     (folder / "cifar10" / name).write_bytes(archive.getvalue())
     with pytest.raises(OSError, match=r"asks for (posix|nt)\.mkdir: only arrays are read"):
@@ -375,9 +381,118 @@ def test_a_pickle_that_would_run_code_is_refused(folder, monkeypatch):
     assert not ran.exists()
 
 
-def test_every_download_has_a_checksum_and_mnist_two_mirrors():
+def test_every_download_has_two_checksums_and_a_size_and_mnist_two_mirrors():
     for files in (data.MNIST, data.FASHION_MNIST, data.CIFAR10):
-        for checksum in files.values():
-            algorithm, digest = checksum.split(":")
-            assert len(digest) == {"md5": 32, "sha256": 64}[algorithm]
+        for file in files.values():
+            assert re.fullmatch("[0-9a-f]{32}", file.md5)
+            assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+            assert file.size > 4000
     assert len(data.MNIST_MIRRORS) == len(data.FASHION_MNIST_MIRRORS) == 2
+
+
+# --- Mirrors that do not behave
+
+
+class Sending(BaseHTTPRequestHandler):
+    """Answers as `how` says: silent, drop by drop, or without end."""
+
+    how, asked = "", 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        if self.how == "silent":
+            time.sleep(1.5)
+            return
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            if self.how == "drops":
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+            self.wfile.write(bytes(10**7))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def sending():
+    servers = []
+
+    def start(how):
+        handler = type("Handler", (Sending,), {"how": how})
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        servers[-1].daemon_threads = True
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}", handler
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["silent", "drops", "endless"])
+def test_a_mirror_that_does_not_end_is_given_up_and_the_next_is_asked(
+    how, cache, mirror, sending, monkeypatch
+):
+    monkeypatch.setattr(data, "SILENCE", 0.3)
+    monkeypatch.setattr(data, "_silent", set())
+    clock = time.monotonic
+    monkeypatch.setattr(data.time, "monotonic", lambda: 100 * clock())  # a minute in 0.6 s
+    address, handler = sending(how)
+    monkeypatch.setattr(data, "MNIST_MIRRORS", (address, mirror(FILES).address))
+    began = clock()
+    assert_is_what_was_made(mnist())
+    assert clock() - began < 20
+    assert handler.asked == (1 if how == "silent" else 4)  # one that is silent is asked last
+    assert found_in(cache) == sorted(FILES)
+
+
+def test_what_is_endless_is_cut_off_at_the_size_of_the_file(sending):
+    with pytest.raises(ValueError, match="sends more than the 5000 bytes of the file"):
+        data._download(sending("endless")[0], data.File(5000, "", ""))
+
+
+def test_a_wrong_sha256_is_refused_where_the_md5_is_right(folder, monkeypatch):
+    sums = {name: file_of(content) for name, content in FILES.items()}
+    sums[IMAGES_FILE] = sums[IMAGES_FILE]._replace(sha256="0" * 64)
+    monkeypatch.setattr(data, "MNIST", sums)
+    with pytest.raises(OSError, match=f"its sha256 is .*, must be {'0' * 64}"):
+        mnist()
+
+
+def test_a_kill_during_a_download_leaves_nothing(sending, tmp_path):
+    address, handler = sending("drops")
+    program = (
+        "import sys; from pathlib import Path; from pcbook import data;"
+        f"data.CACHE = Path({str(tmp_path)!r}); data.MNIST_MIRRORS = ({address!r},); data.mnist()"
+    )
+    environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+    environment.pop("PCBOOK_DATA", None)
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    while not handler.asked:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    assert found_in(tmp_path) == []
+
+
+def test_what_a_kill_left_of_a_file_is_swept_away_after_an_hour(cache, mirror, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", (mirror(FILES).address,))
+    (cache / "mnist").mkdir(parents=True)
+    left = cache / "mnist" / f".{IMAGES_FILE}.1.part"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert_is_what_was_made(mnist())
+    assert found_in(cache) == sorted(FILES)
+
+
+def test_a_cache_that_cannot_be_used_is_named_and_not_the_network(cache, mirror, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", (mirror(FILES).address,))
+    cache.write_bytes(b"a file in the way of the folder")
+    with pytest.raises(OSError, match=r"cannot be used as the cache: .*set PCBOOK_DATA") as error:
+        mnist()
+    assert "network" not in str(error.value)

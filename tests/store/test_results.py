@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pcbook import results
+from pcbook.runs import parts
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "experiments")]
-import runner  # noqa: E402
 import stale  # noqa: E402
 
 NAMES = sorted(path.stem for path in results.RESULTS.glob("*.json"))
@@ -87,8 +87,6 @@ def test_the_parts_of_a_record_are_the_numbers_of_the_file(name):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
 def test_an_experiment_has_the_settings_and_the_parts_of_its_result(path):
-    if path.stem == "runner":
-        return
     experiment = __import__(path.stem)
     run = results.stored(path.stem, **experiment.SETTINGS)
     assert set(run["settings"]) == set(experiment.SETTINGS)
@@ -411,9 +409,9 @@ def test_the_commit_is_that_of_the_checkout_dirty_if_its_code_is_changed(tmp_pat
 def run_program(program, monkeypatch, *arguments, settings=SETTINGS, value=1):
     monkeypatch.setattr(sys, "argv", [str(program), *arguments])
     monkeypatch.setattr(results, "code", lambda *files: code_of(program))
-    parts = {ONE: lambda: [value], TWO: lambda: [value + 1]}
+    found = {ONE: lambda: [value], TWO: lambda: [value + 1]}
     reported = []
-    runner.run(str(program), "Docs.", settings, lambda: parts, reported.append)
+    parts.run(str(program), "Docs.", settings, lambda: found, reported.append)
     return reported
 
 
@@ -438,11 +436,12 @@ def test_a_program_stores_its_parts_with_its_command(program, monkeypatch):
     ],
 )
 def test_a_program_that_is_refused_ends_with_a_sentence(
-    program, monkeypatch, arguments, settings, message
+    program, monkeypatch, arguments, settings, message, capsys
 ):
     run_program(program, monkeypatch)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match="1"):
         run_program(program, monkeypatch, *arguments, settings=settings)
+    assert message in capsys.readouterr().err
 
 
 def test_again_computes_stored_parts_again(program, monkeypatch):

@@ -33,7 +33,7 @@ from pcbook.emergence.energy_controls.networks import (
     leaky,
 )
 from pcbook.emergence.energy_controls.stopping import Stop, Stopping, early_stop, watch
-from pcbook.emergence.energy_controls.variants import VARIANTS, vary
+from pcbook.emergence.energy_controls.variants import VARIANTS, judge, vary
 
 __all__ = [
     "BIASED",
@@ -51,6 +51,7 @@ __all__ = [
     "conclude",
     "early_stop",
     "error_units",
+    "judge",
     "latent",
     "leaky",
     "surprise",

@@ -70,20 +70,11 @@ def watch(
 
     The held-out loss is that of the other fifth; the conclusions are those of the test images.
     """
-    fitted, held_out = _split(dataset)
+    fitted, held_out = split(dataset)
     trained = train(*fitted, epochs=epochs, rate=rate, every=every, seeds=seeds)
-    test = probe(dataset, random.key(0), times=4)
-
-    @jax.jit
-    def loss(weights, key):
-        images, labels = held_out
-        x = images[sequences(key, labels)]
-        return lax.map(lambda W: energy(preactivations(W, x), W), weights)
-
-    keys = random.split(random.key(1), len(trained.path))
-    redrawn = [loss(weights, key) for weights, key in zip(trained.path, keys)]
-    fixed = [loss(weights, keys[0]) for weights in trained.path]
-    conclusions = [conclude(measure_all(weights, test, random.key(2))) for weights in trained.path]
+    evaluate = evaluator(dataset, held_out, len(trained.path))
+    seen = [evaluate(weights, moment) for moment, weights in enumerate(trained.path)]
+    redrawn, fixed, conclusions = zip(*seen)
     return Stopping(
         trained.epochs,
         np.array(redrawn),
@@ -92,7 +83,29 @@ def watch(
     )
 
 
-def _split(dataset):
+def evaluator(dataset: Dataset, held_out, moments: int):
+    """Return the function (weights, moment) -> losses on redrawn and fixed sequences, conclusions.
+
+    The weights have a leading axis of networks; the sequences are of the `held_out` images and
+    labels.
+    """
+    test = probe(dataset, random.key(0), times=4)
+    keys = random.split(random.key(1), moments)
+    images, labels = held_out
+
+    @jax.jit
+    def loss(weights, key):
+        x = images[sequences(key, labels)]
+        return lax.map(lambda W: energy(preactivations(W, x), W), weights)
+
+    def evaluate(weights, moment):
+        found = measure_all(weights, test, random.key(2))
+        return loss(weights, keys[moment]), loss(weights, keys[0]), conclude(found)
+
+    return evaluate
+
+
+def split(dataset: Dataset):
     """Training images and labels, four fifths to fit and every fifth of a class held out."""
     x, y = dataset.x_train, dataset.y_train
     order = np.argsort(y, kind="stable")

@@ -50,5 +50,11 @@ def vary(
         rate=rate,
         seeds=seeds,
     )
+    return judge(dataset, network, order, trained.params)
+
+
+@checked
+def judge(dataset: Dataset, network: Network, order: str, params) -> Conclusions:
+    """Draw the conclusions of trained networks, `params` with a leading axis of networks."""
     test = probe(dataset, random.key(0), times=4, order=order)
-    return conclude(measure_all(trained.params, test, random.key(2), network))
+    return conclude(measure_all(params, test, random.key(2), network))

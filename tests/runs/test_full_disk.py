@@ -1,0 +1,66 @@
+"""A disk that is really full: one sentence, and bitwise the same end once there is room."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from missing import missing
+from running import assert_bitwise, everything
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mount a disk in memory of so many kilobytes, and return its folder."""
+    mounted = []
+
+    def mount(kilobytes):
+        place = tmp_path / f"disk{kilobytes}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            missing("a small disk", "run the tests as a user who may mount a tmpfs")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [250, 400])
+def test_a_full_disk_ends_with_its_sentence_alone_and_goes_on_when_there_is_room(
+    kilobytes, disk, runs
+):
+    place = disk(kilobytes)
+    code, said = runs.finish(str(place / "run"))
+    assert code == 1, said
+    pattern = r"error: could not write to \S+: .*\n.* MB are free there: make room and start .*\n"
+    assert re.fullmatch(pattern, said), said
+    subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
+    code, said = runs.finish(str(place / "run"))
+    assert code == 0, said
+    assert_bitwise(everything(place / "run"), runs.results("whole"))
+
+
+def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_the_first_epoch(disk, runs):
+    place = disk(120)
+    code, said = runs.finish(str(place / "run"))
+    assert code == 1
+    assert re.search(r"three checkpoints need \d+ MB, 0 MB are free there: make room", said), said
+    with contextlib.suppress(FileNotFoundError):
+        assert not list((place / "run/checkpoints").glob("[0-9]*"))
+
+
+def test_a_read_only_disk_is_called_so(disk, runs, stopped):
+    place = disk(5000)
+    shutil.copytree(runs.folder / stopped, place / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    code, said = runs.finish(str(place / "run"))
+    assert code == 1
+    assert "That file system is read-only: make it writable, or choose another --out." in said
+    assert "Traceback" not in said

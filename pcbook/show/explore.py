@@ -238,7 +238,7 @@ def _combinations(choices: dict[str, Choice], values: Callable) -> list[tuple]:
 def _control(name: str, choice: Choice) -> dict[str, Any]:
     """What the script needs to know of a choice."""
     labels = [_label(value, choice.unit) for value in choice.values]
-    if _are_numbers(choice.values):
+    if is_numeric(choice.values):
         control = "slider"
     else:
         control = "buttons" if sum(map(len, labels)) <= BUTTONS else "menu"
@@ -278,22 +278,22 @@ def _check_sentence(name: str, text, purpose: str) -> None:
 
 def _check_choices(choices: dict) -> None:
     for name, choice in choices.items():
-        _check_choice(name, choice)
+        check_choice(name, choice)
     frames = math.prod(len(choice.values) for choice in choices.values())
     if frames > MOST_FRAMES:
         raise ValueError(f"choices make {frames} frames: must be at most {MOST_FRAMES}")
 
 
-def _check_choice(name: str, choice) -> None:
+def check_choice(name: str, choice) -> None:
     """Raise the ValueError that tells an author what is wrong with a choice."""
     if not isinstance(choice, Choice):
         raise ValueError(f"{name} = {choice!r}: must be a Choice(values, start=...)")
     values = choice.values
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) < 2:
         raise ValueError(f"{name}: values = {values!r}: must be a sequence of at least two values")
-    if not _are_numbers(values) and not all(isinstance(value, str) for value in values):
+    if not is_numeric(values) and not all(isinstance(value, str) for value in values):
         raise ValueError(f"{name}: values = {values!r}: must be all numbers or all names")
-    if _are_numbers(values) and any(a >= b for a, b in itertools.pairwise(values)):
+    if is_numeric(values) and any(a >= b for a, b in itertools.pairwise(values)):
         raise ValueError(f"{name}: values = {values!r}: must be in ascending order")
     if len(set(values)) < len(values):
         raise ValueError(f"{name}: values = {values!r}: must differ from each other")
@@ -301,5 +301,6 @@ def _check_choice(name: str, choice) -> None:
         raise ValueError(f"{name}: start = {choice.start!r}: must be one of {list(values)}")
 
 
-def _are_numbers(values: Sequence | np.ndarray) -> bool:
+def is_numeric(values: Sequence | np.ndarray) -> bool:
+    """Whether all of the values of a choice are numbers, not names."""
     return all(isinstance(value, Real) and not isinstance(value, bool) for value in values)

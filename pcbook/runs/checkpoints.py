@@ -74,8 +74,8 @@ def check_disk(folder: Path, state: int) -> None:
     """Raise Refused if the disk of `folder` cannot hold three checkpoints of `state` bytes."""
     if 3 * state > 1e6 * _free(folder):
         raise Refused(
-            f"{folder}: three checkpoints need {3 * state / 1e6:,.0f} MB, "
-            f"{_free(folder):,.0f} MB are free there: make room, or choose another --out"
+            f"{folder}: three checkpoints need {3 * state / 1e6:,.1f} MB, "
+            f"{_free(folder):,.1f} MB are free there: make room, or choose another --out"
         )
 
 

@@ -244,7 +244,7 @@ def test_results_say_what_made_them(runs):
     assert note["settings"]["seeds"] == [0, 1]
     assert note["settings"]["epochs"] == 60
     (entry,) = note["record"]
-    assert entry["command"].startswith("python -m pcbook energy-efficiency")
+    assert entry["command"].startswith("python -m pcbook run energy-efficiency")
     assert {"jax", "numpy", "python", "pcbook"} <= entry["versions"].keys()
     assert {"pcbook/runs/energy.py", "pcbook/store/data.py"} <= entry["code"].keys()
     assert list(entry["parts"]) == ["epochs 1 to 60"]

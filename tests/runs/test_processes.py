@@ -149,7 +149,12 @@ def slurm(tmp_path):
         found = {"SLURM_JOB_ID": number, "PATH": f"{programs}:{os.environ['PATH']}"}
         found |= {"PYTHONPATH": str(ROOT)} | more
         done = subprocess.run(
-            ["bash", "job.sh"], cwd=tmp_path, env=os.environ | found, capture_output=True, text=True
+            ["bash", "job.sh"],
+            cwd=tmp_path,
+            env=os.environ | found,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         return done.returncode, done.stdout + done.stderr
 

@@ -232,9 +232,9 @@ def rule(
 
     The model is any `Model(name, init, apply)`: one of `pcbook.models`, or one of equinox,
     flax or plain JAX, whose `init(key)` draws a pytree of arrays. `loss` is a name or a function
-    (prediction, y) -> (batch,). Each sample is inferred apart, as `value_and_grad` says, and
-    the update is the mean. The `options` are those of `value_and_grad`, and so are the errors
-    raised.
+    (prediction, y) -> (batch, ...), summed over all but the first axis. Each sample is inferred
+    apart, as `value_and_grad` says, and the update is the mean. The `options` are those of
+    `value_and_grad`, and so are the errors raised.
 
     >>> import jax, optax
     >>> from pcbook import data, graph, models, rules
@@ -246,9 +246,12 @@ def rule(
     True
     """
     of_each = lookup(LOSSES, loss=loss) if isinstance(loss, str) else loss
-    learn = value_and_grad(
-        lambda params, x, y: of_each(model.apply(params, x), y), method=method, **options
-    )
+
+    def losses(params, x, y):
+        values = of_each(model.apply(params, x), y)
+        return values.reshape(len(values), -1).sum(1)
+
+    learn = value_and_grad(losses, method=method, **options)
 
     def gradient(params, state, x, y, key):
         return *learn(params, x, y), state

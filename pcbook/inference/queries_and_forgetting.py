@@ -271,10 +271,17 @@ def select(
     memories: Annotated[Sequence[Memory], Allowed("at least one memory", len)],
     x: Annotated[Float[Array, "batch n"], finite],
 ) -> Int[Array, " batch"]:
-    """The context whose memory is least surprised: the one with the lowest energy |e|^2 / 2."""
+    """The context whose memory is least surprised: the one with the lowest energy |e|^2 / 2.
+
+    Raises ValueError for a memory whose energies are not finite.
+    """
     for memory in memories:
         check_width("x", x, len(memory.mean), "only")
-    return jnp.stack([(memory.error(x) ** 2).sum(-1) for memory in memories]).argmin(0)
+    energies = jnp.stack([(memory.error(x) ** 2).sum(-1) for memory in memories])
+    check_number(
+        "memories whose energies are finite", lambda e: jnp.isfinite(e).all(), memories=energies
+    )
+    return energies.argmin(0)
 
 
 @checked

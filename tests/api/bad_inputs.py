@@ -197,7 +197,8 @@ def outcome(
 
 def _equal(one, other) -> bool:
     return len(one) == len(other) and all(
-        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(one, other)
+        a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-5, equal_nan=True)
+        for a, b in zip(one, other)
     )
 
 

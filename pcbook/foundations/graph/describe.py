@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pcbook.core.arguments import checked
 from pcbook.foundations.graph.cut import Graph
 from pcbook.foundations.graph.dependencies import parents
 from pcbook.foundations.graph.program import every_aval, slots, where
@@ -57,6 +58,7 @@ def _row(vertex: Vertex) -> tuple[str, str, str, str]:
     return vertex.name, shape + times, str(vertex.depth), f"{vertex.line}: {vertex.code}"
 
 
+@checked
 def trace(loss: Callable, *, vertices: str | Sequence[str] = "products", **options) -> Callable:
     """Where `loss` is cut: a function of what `loss` takes that returns its `Trace`.
 

@@ -33,14 +33,12 @@ from pcbook.inference.fast_inference.mupc import (
     residual_rule,
 )
 from pcbook.inference.fast_inference.problem import Problem, init
-from pcbook.inference.fast_inference.solver import conjugate_gradients
 
 __all__ = [
     "METHODS",
     "Problem",
     "backprops",
     "claims",
-    "conjugate_gradients",
     "infer",
     "init",
     "residual",

@@ -13,14 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from pcbook.core import network
-from pcbook.core.checks import (
-    check_count,
-    check_number,
-    check_positive,
-    check_share,
-    check_width,
-    lookup,
-)
+from pcbook.core.arguments import Count, NotNegative, Positive, Tolerance, checked
+from pcbook.core.checks import check_number, check_width, lookup
 from pcbook.core.descent import Followed, Samples, descend
 from pcbook.core.energy import Clamps, Inference, cache_hashable, rose, weigh, weighted
 from pcbook.core.network import (
@@ -35,28 +29,28 @@ from pcbook.core.network import (
     find_loss,
     like_biases,
 )
-from pcbook.core.relaxation import Number
 from pcbook.core.rules import Rule, stateless
 from pcbook.foundations import predictive_coding as pc
 from pcbook.foundations.predictive_coding import Precision
 from pcbook.inference.fast_inference.methods import METHODS, State
 from pcbook.inference.fast_inference.problem import KINKED, Branch, Problem
-from pcbook.inference.fast_inference.solver import dot
+from pcbook.inference.fast_inference.vectors import dot
 
 DESCENT = "barzilai-borwein"
 RATES = {name: method.rate for name, method in METHODS.items()} | {DESCENT: 0.1}
 EXPLODED = 100.0  # times the energy at the start: inference stops
 
 
+@checked
 def infer(
     params: Params,
     x: Float[Array, "batch n_0"],
     y: Float[Array, "batch n_L"],
     *,
     method: str = "gauss-newton",
-    rate: float | int | None = None,
-    tolerance: float | int = 1e-3,
-    steps: int = 200,
+    rate: Positive | None = None,
+    tolerance: Tolerance = 1e-3,
+    steps: Count = 200,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -143,12 +137,13 @@ def _warn_if_it_rose(energy, method, rate) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
+@checked
 @cache_hashable
 def rule(
     method: str = "gauss-newton",
-    rate: Number | None = None,
-    tolerance: Number = 1e-2,
-    steps: int = 50,
+    rate: Positive | None = None,
+    tolerance: Tolerance = 1e-2,
+    steps: Count = 50,
     activation: Named = "tanh",
     loss: Named = "squared error",
     precision: Precision = 1.0,
@@ -176,7 +171,8 @@ def rule(
     return Rule(f"predictive coding, {method}", stateless, gradient, network.predictor(activation))
 
 
-def backprops(params: Params, sweeps: float | Float[np.ndarray, "..."]):
+@checked
+def backprops(params: Params, sweeps: NotNegative | Float[np.ndarray, "..."]):
     """The matrix products of inference, in units of those of one gradient by backprop.
 
     A sweep is two products per layer from the second on, the first layer predicts once, and
@@ -193,10 +189,7 @@ def _settings(method, rate, tolerance, steps, activation, loss, precision) -> di
     """
     default = lookup(RATES, method=method)
     rate = default if rate is None else rate
-    check_positive(rate=rate)
     pc.check_precision(precision)
-    check_count(steps=steps)
-    check_share(tolerance=tolerance)
     if method == "closed form":
         if find_activation(activation) is not ACTIVATIONS["identity"]:
             raise ValueError(f"activation = {activation!r}: must be 'identity' for the closed form")

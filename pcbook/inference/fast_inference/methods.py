@@ -10,10 +10,11 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from pcbook.core.descent import Samples, conjugate_gradients
 from pcbook.core.network import Activities
 from pcbook.foundations import predictive_coding as pc
 from pcbook.inference.fast_inference.problem import Branch, Problem
-from pcbook.inference.fast_inference.solver import along, conjugate_gradients
+from pcbook.inference.fast_inference.vectors import along
 
 HALVINGS = 8  # trials of a Gauss-Newton step before a sample keeps its activities
 
@@ -74,6 +75,7 @@ def _gauss_newton(problem: Problem, state: State, rate):
     moves, products = conjugate_gradients(
         partial(problem.curvature, branches, bend=problem.bend(state.xs)),
         [-slope for slope in slopes],
+        Samples((0,) * len(slopes)),
     )
     xs, es, trials = _backtrack(problem, state, branches, moves, rate)
     return xs, es, state.memory, 0.5 + products + trials / 2

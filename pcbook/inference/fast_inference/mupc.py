@@ -9,6 +9,7 @@ with N units in each of the layers 1..L-1. The hidden weights are one array
 
 import math
 from functools import cache
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,25 @@ from jax import lax, random
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from pcbook.core.checks import check_count, check_number, check_positive, lookup
+from pcbook.core.arguments import Allowed, Count, Positive, checked
+from pcbook.core.checks import lookup
 from pcbook.core.energy import Energy, define, settle_then_learn
 from pcbook.core.models import Model
 from pcbook.core.network import ACTIVATIONS, LOSSES
 from pcbook.core.rules import Rule
 
+Depth = Annotated[int, Allowed("an integer of at least 3", lambda value: value >= 3)]
 
-def residual(n_in: int, width: int, depth: int, n_out: int, activation: str = "identity") -> Model:
+
+@checked
+def residual(
+    n_in: Count, width: Count, depth: Depth, n_out: Count, activation: str = "identity"
+) -> Model:
     """A residual network of `depth` weight layers with weights ~ N(0, 1).
 
     Raises ValueError for depth < 3 or an unknown activation.
     """
     lookup(ACTIVATIONS, activation=activation)
-    check_number("at least 3", lambda value: value >= 3, depth=depth)
     shapes = {"first": (width, n_in), "hidden": (depth - 2, width, width), "last": (n_out, width)}
 
     def init(key):
@@ -39,6 +45,7 @@ def residual(n_in: int, width: int, depth: int, n_out: int, activation: str = "i
     return Model("residual, muPC", init, _output(activation))
 
 
+@checked
 def residual_activities(
     params: dict,
     x: Float[Array, "batch n_in"],
@@ -67,12 +74,15 @@ def _output(activation: str):
     return output
 
 
+@checked
 @cache
 def residual_energy(activation: str = "identity") -> Energy:
     """The energy of predictive coding with the errors e_1..e_{L-1} as its state.
 
-    The state is (layers, batch, width), and the loss the squared error.
+    The state is (layers, batch, width), and the loss the squared error. Raises ValueError for an
+    unknown activation.
     """
+    lookup(ACTIVATIONS, activation=activation)
     loss = LOSSES["squared error"]
 
     def value(params, es, clamps):
@@ -96,14 +106,13 @@ def residual_energy(activation: str = "identity") -> Energy:
     return define(value, start, update=update)
 
 
+@checked
 @cache
-def residual_rule(steps: int = 8, rate: float = 0.3, activation: str = "tanh") -> Rule:
+def residual_rule(steps: Count = 8, rate: Positive = 0.3, activation: str = "tanh") -> Rule:
     """Train a residual network by predictive coding: `steps` of gradient descent in the errors.
 
     Raises ValueError for steps < 1, rate <= 0 or an unknown activation.
     """
-    check_count(steps=steps)
-    check_positive(rate=rate)
     lookup(ACTIVATIONS, activation=activation)
     return settle_then_learn(
         f"predictive coding, {steps} steps of {rate:g}",

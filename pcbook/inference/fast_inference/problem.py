@@ -25,7 +25,7 @@ from pcbook.core.network import (
     predict,
 )
 from pcbook.foundations import predictive_coding as pc
-from pcbook.inference.fast_inference.solver import dot
+from pcbook.inference.fast_inference.vectors import dot
 
 KINKED = (ACTIVATIONS["relu"], ACTIVATIONS["leaky relu"])  # one slope below zero, another above
 

@@ -211,11 +211,13 @@ def _ranged(hint, ranges):
 
 
 def _holds(allowed: Allowed, value) -> bool:
-    """Whether a value is in its range; one that JAX traces is not known yet."""
+    """Whether a value is in its range; one that JAX traces, or has elsewhere, is not known."""
     if isinstance(value, jax.core.Tracer):
         return True
-    if isinstance(value, jax.Array) and value.size == 1:
-        value = np.asarray(value)  # NumPy is faster on a single number
+    if isinstance(value, jax.Array):
+        if not value.is_fully_addressable:
+            return True
+        value = np.asarray(value)  # while JAX traces, it traces comparisons of known arrays too
     return bool(np.all(allowed.holds(value)))
 
 

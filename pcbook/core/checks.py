@@ -91,8 +91,11 @@ def check_arrays(name: str, tree: Any) -> None:
 def check_labels(classes: int, /, **named: Any) -> None:
     """Raise ValueError for named labels outside of 0 to classes - 1."""
     for name, value in named.items():
-        if not isinstance(value, jax.core.Tracer) and not np.all((0 <= value) & (value < classes)):
-            outside = value[(value < 0) | (value >= classes)][0]
+        if isinstance(value, jax.core.Tracer):
+            continue
+        labels = np.asarray(value)  # while JAX traces, it traces comparisons of known arrays too
+        if not np.all((0 <= labels) & (labels < classes)):
+            outside = labels[(labels < 0) | (labels >= classes)][0]
             raise ValueError(f"{name} holds the label {outside}: must be 0 to {classes - 1}")
 
 

@@ -1,10 +1,13 @@
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pcbook.core.arguments import Count, Positive, checked
+from pcbook.core.arguments import Count, Positive, checked, positive
+from pcbook.core.checks import check_labels
 from pcbook.core.network import Layer, Params
 from pcbook.core.rules import Rule
 
@@ -100,3 +103,22 @@ def test_types_and_shapes_are_checked_where_values_are_traced():
         transform(lambda a: read(x=a * X, rate=a)["x"].sum() * a)(1.0 * jnp.ones(()))
         with pytest.raises(ValueError, match="x = "):
             transform(lambda a: read(x=a * X[0])["x"].sum() * a)(1.0 * jnp.ones(()))
+
+
+def test_known_arrays_are_checked_while_jax_traces():
+    """JAX traces comparisons of known arrays too, whose truth is then unknown."""
+
+    @checked
+    def total(x: Annotated[Float[Array, " n"], positive], labels: Int[Array, " n"]):
+        check_labels(3, labels=labels)
+        return x.sum()
+
+    def traced(x, labels):
+        return jax.jit(lambda z: z + total(x, labels))(1.0)
+
+    x, labels = jnp.arange(1.0, 4), jnp.arange(3)
+    assert traced(x, labels) == 7
+    with pytest.raises(ValueError, match="must be a positive number"):
+        traced(x - 1, labels)
+    with pytest.raises(ValueError, match="labels holds the label 3"):
+        traced(x, labels + 1)

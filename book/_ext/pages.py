@@ -371,6 +371,9 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", mend_roles)
     app.connect("html-page-context", describe)
     app.connect("doctree-resolved", fill_ledger)
+    app.set_html_assets_policy(
+        "always"
+    )  # a ledger's formulas are not seen by Sphinx
     app.add_css_file("pcbook.css")
     app.add_js_file("pcbook.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
